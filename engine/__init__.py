@@ -1,0 +1,1 @@
+"""maestro-engine: one declared pipeline from sources to a feature store."""

@@ -1,0 +1,41 @@
+"""The one door to DuckDB: connections with a memory limit, UTC, no extensions; quoting."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+DEFAULT_MEMORY_LIMIT = "512MiB"
+
+
+def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory database that spills to ``spill`` beyond ``memory_limit`` (such as ``512MiB``).
+
+    Its time zone is UTC, so a text or timestamp without a zone is read as UTC. Extensions are never fetched or
+    loaded.
+    """
+    folder = spill or Path(tempfile.gettempdir()) / f"maestro-spill-{os.getpid()}"
+    connection = duckdb.connect(
+        config={
+            "memory_limit": memory_limit,
+            "temp_directory": str(folder),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def identifier(name: str) -> str:
+    """``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """``text`` as a quoted SQL string."""
+    return "'" + text.replace("'", "''") + "'"

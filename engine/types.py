@@ -1,0 +1,101 @@
+"""Small value types that everything above shares: durations, moments, severities, redaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+
+from engine.errors import UsageError
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+DURATION_PATTERN = r"^[1-9][0-9]{0,8}[smhdw]$"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Severity(StrEnum):
+    """How much a failed check matters. ERROR blocks the pipeline."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A span of time such as ``7d``; units s, m, h, d, w."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not re.match(DURATION_PATTERN, self.text):
+            raise UsageError(
+                f"{self.text!r} is not a duration",
+                code="types.duration",
+                allowed="a whole number and one unit of s, m, h, d, w",
+                fix="write for example 90s, 15m, 6h, 7d or 4w",
+            )
+
+    @property
+    def microseconds(self) -> int:
+        return int(self.text[:-1]) * _UNITS[self.text[-1]] * 1_000_000
+
+    @property
+    def delta(self) -> timedelta:
+        return timedelta(microseconds=self.microseconds)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_moment(value: str | date | datetime) -> datetime:
+    """A moment as an aware UTC datetime with microseconds.
+
+    ISO 8601 text, a date (its midnight UTC) or a datetime; without a zone it is UTC; ``now`` is the present;
+    digits beyond microseconds are cut off.
+
+    Raises:
+        UsageError: the value is none of these.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() == "now":
+            return datetime.now(UTC)
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError:
+            raise UsageError(
+                f"{text!r} is not a moment in time",
+                code="types.moment",
+                allowed="an ISO 8601 date or timestamp, or now; UTC unless it carries an offset",
+                fix="write for example 2025-10-04 or 2025-10-04T06:30:00Z",
+            ) from None
+    if not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def epoch_microseconds(moment: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC, exact."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def iso(moment: datetime) -> str:
+    """``2025-10-04T00:00:00Z``, with microseconds only where there are any."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def compact(moment: datetime) -> str:
+    """A moment for file names: ``20251004T000000Z``, sortable, no characters that file systems refuse."""
+    moment = moment.astimezone(UTC)
+    fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
+    return f"{moment:%Y%m%dT%H%M%S}{fraction}Z"
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with every secret replaced by ``***``, longest first."""
+    for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
