@@ -1,0 +1,166 @@
+"""What a feature view is: plain data, in the terms that a user's own views will be written in.
+
+A view has one row per entity and as-of. It names the *roles* it reads (tables with known columns), the related
+*rows* that aggregates run over, the aggregates, and the features: SQL expressions over the entity's columns and the
+aggregates. Nothing here imports an engine; `engine.features.query` turns a view into one SQL query.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.types import Duration
+
+Kind = Literal["key", "moment", "number", "text", "list", "labels"]
+Function = Literal["count", "count_distinct", "sum", "mean", "min", "max", "std"]
+DType = Literal["Int64", "Float64"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that a role is read with.
+
+    Attributes:
+        kind: how it is read. ``key``: text; ``moment``: UTC microseconds; ``number``: a double, NaN is null;
+            ``text``; ``list``: texts, also from comma-separated text, stripped, empty ones dropped, null is empty;
+            ``labels``: a lower-case ``list``.
+        required: whether its absence is an error; an absent optional column is a column of nulls.
+    """
+
+    name: str
+    kind: Kind
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Role:
+    """A table that a view reads: its name in the view, its key and its columns.
+
+    Attributes:
+        key: the column that names its rows or links them to the entity; rows with a null key take part in nothing.
+        timestamp: the column that makes its rows events; null for tables of things.
+        unique: whether two rows with one key are an error.
+        optional: whether the view can do without the table.
+    """
+
+    name: str
+    key: str
+    columns: tuple[Column, ...]
+    timestamp: str | None = None
+    unique: bool = False
+    optional: bool = False
+
+    def timeless(self) -> tuple[str, ...]:
+        """Columns that say how things are, not when: they are taken as they stand, whatever the as-of."""
+        if self.timestamp:
+            return ()
+        return tuple(c.name for c in self.columns if c.kind not in ("key", "moment") and c.name != self.key)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a role that belong to an entity; aggregates run over them.
+
+    Attributes:
+        role: the table the rows come from.
+        via: a list column of the entity whose distinct elements are matched with the role's key;
+            None matches the key with the entity's own.
+        where: SQL condition that the rows must meet; it may use ``as_of()``.
+        columns: further columns as SQL over the role's own.
+        unnest: a list column that gives one row per element, under the name ``element``.
+        lookup: features of another view on the same key, as of the same moment, as further columns.
+    """
+
+    name: str
+    role: str
+    via: str | None = None
+    where: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unnest: str | None = None
+    lookup: tuple[FeatureView, tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A named aggregate over rows.
+
+    Attributes:
+        value: SQL over the rows' columns; nulls are left out. None counts rows.
+        window: only rows with ``as_of - window < timestamp <= as_of``; None is the whole history up to as_of.
+        timestamp: the column that window and history go by; default: the role's own.
+        where: SQL condition, true for the rows that count.
+
+    An entity without rows has 0 for the counts and null for everything else.
+    """
+
+    name: str
+    function: Function
+    rows: str
+    value: str | None = None
+    window: Duration | None = None
+    timestamp: str | None = None
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A published column: SQL over the entity's columns, the aggregates and ``as_of()``."""
+
+    name: str
+    sql: str
+    dtype: DType
+    description: str
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """One row per entity that exists at the as-of.
+
+    Attributes:
+        entity: the role with one row per entity; a row whose ``created_at`` is after the as-of does not exist yet.
+        settings: the constants that went into the definitions, by name.
+    """
+
+    name: str
+    entity: Role
+    roles: tuple[Role, ...]
+    rows: tuple[Rows, ...]
+    aggregates: tuple[Aggregate, ...]
+    features: tuple[Feature, ...]
+    settings: Mapping[str, str | int | float]
+    created_at: str = "created_at"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in self.features)
+
+    def select(self, names: Iterable[str]) -> FeatureView:
+        """This view with only the named features, and only the rows and aggregates that they need."""
+        wanted = set(names)
+        features = tuple(f for f in self.features if f.name in wanted)
+        aggregates = tuple(a for a in self.aggregates if any(mentions(f.sql, a.name) for f in features))
+        rows = tuple(r for r in self.rows if any(a.rows == r.name for a in aggregates))
+        return FeatureView(
+            self.name, self.entity, self.roles, rows, aggregates, features, self.settings, self.created_at
+        )
+
+    def role(self, name: str) -> Role:
+        return next(r for r in self.roles if r.name == name)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The constants of the built-in sets, with their defaults."""
+
+    aggregation_window: Duration = Duration("7d")
+    min_data_points: int = 0
+    hours_per_activity: float = 2.0
+    default_availability_hours: float = 40.0
+
+
+def mentions(sql: str, name: str) -> bool:
+    """Whether ``name`` stands in ``sql`` as a word."""
+    return re.search(rf"(?<![\w\"]){re.escape(name)}(?![\w\"])", sql) is not None

@@ -1,0 +1,195 @@
+"""The seed's library calls: features of frames, with no pipeline around them."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from engine.errors import UsageError, nearest
+from engine.features.compute import compute
+from engine.features.definition import Settings
+from engine.features.fit import Missing, apply, feature_columns, learn
+from engine.features.inputs import Inputs
+from engine.features.sets import view_of
+from engine.frames import like, to_lazy
+from engine.types import Duration, parse_moment
+
+log = logging.getLogger(__name__)
+
+_MISSING = ("impute", "zero", "drop", "keep")
+
+
+@dataclass(frozen=True)
+class FeatureExtractionConfig:
+    """How features are extracted.
+
+    Attributes:
+        feature_definitions: further definitions; none can be given yet.
+        aggregation_window: a duration such as ``7d``.
+        min_data_points: a user with fewer activities gets null for what rests on the history.
+        handle_missing: ``impute``, ``zero``, ``drop`` or ``keep``; see `FeatureExtractor.handle_missing_values`.
+        normalize: whether `FeatureExtractor.normalize_features` scales.
+        hours_per_activity: hours of work one activity stands for.
+        default_availability_hours: hours a week of a user whose own are not known.
+
+    Raises:
+        UsageError: a value is not among those allowed.
+    """
+
+    feature_definitions: Mapping[str, Any] = field(default_factory=dict)
+    aggregation_window: str = "7d"
+    min_data_points: int = 0
+    handle_missing: Missing = "impute"
+    normalize: bool = True
+    hours_per_activity: float = 2.0
+    default_availability_hours: float = 40.0
+
+    def __post_init__(self) -> None:
+        Duration(self.aggregation_window)
+        if self.feature_definitions:
+            raise UsageError(
+                "feature_definitions cannot hold definitions yet",
+                code="features.definitions",
+                allowed="{}",
+                fix="leave it out; the four built-in sets are always there",
+            )
+        if self.handle_missing not in _MISSING:
+            near = nearest(str(self.handle_missing), _MISSING)
+            raise UsageError(
+                f"handle_missing: {self.handle_missing!r} is not an allowed value",
+                code="features.handle_missing",
+                allowed=", ".join(_MISSING),
+                fix=f"did you mean {near!r}?" if near else "use one of the values above",
+            )
+        if self.min_data_points < 0:
+            raise UsageError(
+                "min_data_points is negative", code="features.min_data_points", allowed="0 or more", fix="use 0 for no minimum"
+            )
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            Duration(self.aggregation_window),
+            self.min_data_points,
+            self.hours_per_activity,
+            self.default_availability_hours,
+        )
+
+
+class FeatureExtractor:
+    """Features of users, tasks, projects and teams from frames.
+
+    Each ``extract_`` call gives raw features, nothing filled or scaled: the entity's key as given,
+    ``event_timestamp`` (the as-of, Datetime us UTC) and the features of the set, one row per entity that exists at
+    the as-of, ordered by key. Frames may be polars (eager or lazy), pyarrow or pandas; the same kind comes out.
+
+    ``as_of`` is an ISO text, a date or a datetime (UTC unless it carries a zone); None is now. No fact with a later
+    timestamp counts.
+
+    Raises:
+        DataError: a needed column is absent, a value cannot be read as its kind, or an entity key stands twice.
+    """
+
+    def __init__(self, config: FeatureExtractionConfig | None = None) -> None:
+        self.config = config or FeatureExtractionConfig()
+
+    def extract_user_features(
+        self, users: Any, activities: Any, as_of: str | date | datetime | None = None
+    ) -> Any:
+        """The user set. ``users``: user_id …; ``activities``: user_id, timestamp, task_type, completion_time (s) …"""
+        return self._extract("user", {"users": users, "activities": activities}, as_of)
+
+    def extract_task_features(self, tasks: Any, as_of: str | date | datetime | None = None) -> Any:
+        """The task set. ``tasks``: task_id …"""
+        return self._extract("task", {"tasks": tasks}, as_of)
+
+    def extract_project_features(
+        self, projects: Any, tasks: Any, as_of: str | date | datetime | None = None
+    ) -> Any:
+        """The project set. ``projects``: project_id …; ``tasks``: project_id, status …"""
+        return self._extract("project", {"projects": projects, "tasks": tasks}, as_of)
+
+    def extract_team_features(
+        self, teams: Any, users: Any, activities: Any = None, as_of: str | date | datetime | None = None
+    ) -> Any:
+        """The team set. ``teams``: team_id, members; ``users``: user_id, skills …
+
+        Without ``activities``, a ``current_workload_hours`` column of ``users`` serves, and collaboration is null.
+        """
+        tables = {"teams": teams, "users": users}
+        if activities is not None:
+            tables["activities"] = activities
+        return self._extract("team", tables, as_of)
+
+    def handle_missing_values(self, features: Any) -> Any:
+        """``features`` with nulls (and NaN) handled as the config says, fitted on this frame.
+
+        impute: the median of a numeric column, the mode of a text (ties: the smallest); an all-null column stays
+        null. zero: 0, an empty text, false. drop: rows with any null feature leave. keep: nulls stay. Keys and
+        timestamps are never touched.
+        """
+        frame = to_lazy(features)
+        columns = feature_columns(frame.collect_schema())
+        fit = learn(frame, columns, handle_missing=self.config.handle_missing, normalize=False)
+        filled, applied = apply(frame, fit, columns)
+        if applied.dropped:
+            log.info("dropped %d of %d rows with a null feature", applied.dropped, applied.rows)
+        if applied.all_null:
+            log.warning("all values are null, nothing to impute from: %s", ", ".join(applied.all_null))
+        return like(filled.collect(engine="in-memory"), features)
+
+    def normalize_features(self, features: Any) -> Any:
+        """``features`` with every numeric feature scaled to [0, 1] by this frame's smallest and largest value.
+
+        A constant column becomes 0.0, ±inf and NaN become null, nulls stay. With ``normalize=False`` in the config
+        the values stay as they are.
+        """
+        if not self.config.normalize:
+            return features
+        frame = to_lazy(features)
+        columns = feature_columns(frame.collect_schema())
+        fit = learn(frame, columns, handle_missing="keep", normalize=True)
+        scaled, _ = apply(frame, fit, columns)
+        return like(scaled.collect(engine="in-memory"), features)
+
+    def _extract(self, name: str, tables: Mapping[str, Any], as_of: str | date | datetime | None) -> Any:
+        moment = parse_moment(as_of if as_of is not None else "now")
+        absent = frozenset({"activities"} - set(tables))
+        view = view_of(name, self.config.settings, absent)
+        with tempfile.TemporaryDirectory(prefix="maestro-") as folder:
+            given = {role: _table(table, Path(folder) / f"{role}.parquet") for role, table in tables.items()}
+            with Inputs(view, given, spill=Path(folder) / "spill") as inputs:
+                table = compute(inputs, view, moment)
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
+        original = next(iter(tables.values()))
+        key = view.entity.key
+        return like(_with_source_key(frame, key, original), original)
+
+
+def _table(data: Any, path: Path) -> Any:
+    """A frame as DuckDB takes it: Arrow for what is in memory, a Parquet file for what is lazy."""
+    frame = to_lazy(data)
+    # DuckDB would round nanoseconds; the engine's moments are floored to microseconds.
+    frame = frame.with_columns(
+        pl.col(name).dt.cast_time_unit("us")
+        for name, dtype in frame.collect_schema().items()
+        if isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns"
+    )
+    if isinstance(data, pl.LazyFrame):
+        frame.sink_parquet(path)
+        return [path]
+    return frame.collect(engine="in-memory").to_arrow()
+
+
+def _with_source_key(frame: pl.DataFrame, key: str, original: Any) -> pl.DataFrame:
+    """The key column with the very type it came in (Arrow has more types than DuckDB)."""
+    dtype = to_lazy(original).collect_schema()[key]
+    return frame if frame.schema[key] == dtype else frame.with_columns(pl.col(key).cast(dtype))

@@ -1,0 +1,260 @@
+"""The tables that a view reads, normalised: one relation per role, with just the columns the role names.
+
+What a table lacks is read as null, what cannot be read as its kind (a text that is no number, a column of numbers
+where moments belong) is a DataError with an example: never a null in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from engine.duck import connect, identifier, literal
+from engine.errors import DataError, MaestroError, nearest
+from engine.features.definition import Column, FeatureView, Role
+from engine.features.query import MACROS
+
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
+_FLOATS = ("FLOAT", "DOUBLE")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What of a role took part: rows in all, rows left out for a null key or a null timestamp."""
+
+    rows: int
+    null_keys: int
+    null_timestamps: int
+
+
+class Inputs:
+    """A DuckDB session that holds the normalised roles of one view.
+
+    Attributes:
+        counts: per role, what took part.
+        absent: per role, the optional columns that its table lacks.
+    """
+
+    def __init__(
+        self,
+        view: FeatureView,
+        tables: Mapping[str, Any],
+        *,
+        names: Mapping[str, str] | None = None,
+        memory_limit: str = "512MiB",
+        spill: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            tables: per role a list of Parquet files, or an Arrow table.
+            names: what people call each role's table, for messages; default: the role's name.
+
+        Raises:
+            DataError: a needed column is absent, a value cannot be read as its kind, or a key stands twice.
+        """
+        self.view = view
+        self.connection = connect(memory_limit, spill)
+        self.counts: dict[str, Counts] = {}
+        self.absent: dict[str, tuple[str, ...]] = {}
+        self._names = dict(names or {})
+        # The output is ordered by key; without this, DuckDB may write it in another order.
+        self.connection.execute("SET preserve_insertion_order = true")
+        for macro in MACROS:
+            self.connection.execute(macro)
+        try:
+            for role in view.roles:
+                self._load(role, tables[role.name])
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def __enter__(self) -> Inputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def _load(self, role: Role, table: Any) -> None:
+        raw = identifier(f"{role.name} as given")
+        if isinstance(table, Sequence):
+            files = ", ".join(literal(str(path)) for path in table)
+            self.connection.execute(f"CREATE TEMP VIEW {raw} AS SELECT * FROM read_parquet([{files}])")
+        else:
+            self.connection.register(f"{role.name} as given", table)
+        types = {row[0]: str(row[1]) for row in self.connection.execute(f"DESCRIBE {raw}").fetchall()}
+        self._check_columns(role, types)
+        self._check_values(role, types, raw)
+        columns = [f"{_normalised(c, types.get(c.name))} AS {identifier(c.name)}" for c in role.columns]
+        if role == self.view.entity:
+            columns.append(f"{identifier(role.key)} AS _source_key")
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {identifier(role.name)} AS SELECT {', '.join(columns)} FROM {raw}"
+        )
+        self._count(role)
+
+    def _check_columns(self, role: Role, types: Mapping[str, str]) -> None:
+        absent = [c for c in role.columns if c.name not in types]
+        for column in absent:
+            if column.required:
+                near = nearest(column.name, types)
+                raise DataError(
+                    f"the table has no column {column.name!r}",
+                    code="features.missing_column",
+                    where=self._where(role),
+                    allowed=f"columns there are: {', '.join(types)}",
+                    fix=f"rename {near or 'the one that holds it'} with column_mapping: {{{near or 'name'}: {column.name}}}",
+                )
+        self.absent[role.name] = tuple(c.name for c in absent)
+        for column in role.columns:
+            kind = types.get(column.name)
+            if kind is not None and not _readable(column, kind):
+                raise DataError(
+                    f"column {column.name!r} holds {kind.lower()} where {_KIND_TEXT[column.kind]} belongs",
+                    code="features.column_type",
+                    where=self._where(role),
+                    allowed=_KIND_TEXT[column.kind],
+                    fix=f"convert {column.name!r} in the source, for example with a query",
+                )
+
+    def _check_values(self, role: Role, types: Mapping[str, str], raw: str) -> None:
+        """Refuses texts that do not read as the moment or number they should be."""
+        texts = [c for c in role.columns if types.get(c.name) == "VARCHAR" and c.kind in ("moment", "number")]
+        if not texts:
+            return
+        checks = []
+        for column in texts:
+            name = identifier(column.name)
+            bad = f"strip({name}) <> '' AND {_parsed(column, name)} IS NULL"
+            checks += [f"count(*) FILTER (WHERE {bad})", f"min({name}) FILTER (WHERE {bad})"]
+        found = self.connection.execute(f"SELECT {', '.join(checks)} FROM {raw}").fetchone() or ()
+        for i, column in enumerate(texts):
+            if found[2 * i]:
+                raise DataError(
+                    f"column {column.name!r}: {found[2 * i]} values are not {_KIND_TEXT[column.kind]}, "
+                    f"for example {found[2 * i + 1]!r}",
+                    code="features.unreadable_value",
+                    where=self._where(role),
+                    allowed=_KIND_TEXT[column.kind],
+                    fix="mend them in the source, or read it with a query that leaves them out",
+                )
+
+    def _count(self, role: Role) -> None:
+        name, key = identifier(role.name), identifier(role.key)
+        no_time = f"{identifier(role.timestamp)} IS NULL" if role.timestamp else "false"
+        row = self.connection.execute(
+            f"SELECT count(*), count(*) FILTER (WHERE {key} IS NULL), "
+            f"count(*) FILTER (WHERE {key} IS NOT NULL AND {no_time}) FROM {name}"
+        ).fetchone()
+        self.counts[role.name] = Counts(*(row or (0, 0, 0)))
+        if role.unique:
+            twice = self.connection.execute(
+                f"SELECT {key}, count(*) FROM {name} WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 "
+                "ORDER BY 1 LIMIT 1"
+            ).fetchone()
+            if twice:
+                raise DataError(
+                    f"{role.key} {twice[0]!r} stands in {twice[1]} rows; an entity has one row",
+                    code="features.duplicate_key",
+                    where=self._where(role),
+                    fix=f"keep the last row per key with deduplicate: {{keys: [{role.key}]}}",
+                )
+
+    def _where(self, role: Role) -> str:
+        return self._names.get(role.name, role.name)
+
+
+_KIND_TEXT = {
+    "key": "a text or a whole number",
+    "moment": "a timestamp, a date, or ISO 8601 text",
+    "number": "a number",
+    "text": "a text",
+    "list": "a list, or comma-separated text",
+    "labels": "a list, or comma-separated text",
+}
+
+
+def _readable(column: Column, kind: str) -> bool:
+    nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
+    if _is_null(kind) or kind == "VARCHAR" or kind.startswith("ENUM"):
+        return True
+    if column.kind == "moment":
+        return kind.startswith(("TIMESTAMP", "DATE"))
+    if column.kind == "number":
+        return kind in (*_NUMBERS, *_FLOATS, "BOOLEAN") or kind.startswith("DECIMAL")
+    if column.kind in ("list", "labels"):
+        return kind.endswith("]")
+    return not nested
+
+
+def _is_null(kind: str) -> bool:
+    return kind.strip('"') == "NULL"
+
+
+def _normalised(column: Column, kind: str | None) -> str:
+    """The SQL that reads a column as its kind; ``kind`` is the table's own type, None where it lacks the column."""
+    name = identifier(column.name)
+    if kind is None or _is_null(kind):
+        name, kind = "CAST(NULL AS VARCHAR)", "VARCHAR"
+    if kind.startswith("ENUM"):
+        name, kind = f"CAST({name} AS VARCHAR)", "VARCHAR"
+    if column.kind in ("moment", "number") and kind == "VARCHAR":
+        return _parsed(column, name)
+    if column.kind == "moment":
+        return _finite(_moment(name, kind))
+    if column.kind == "number":
+        value = f"CAST({name} AS DOUBLE)"
+        return f"nullif({value}, 'NaN'::DOUBLE)" if kind in _FLOATS else value
+    if column.kind in ("list", "labels"):
+        return _list(name, kind, lower=column.kind == "labels")
+    if column.kind == "key" and kind in _FLOATS:
+        # 1.0 is the key 1: a null elsewhere in the column turns whole numbers into floats.
+        whole = f"{name} = trunc({name}) AND abs({name}) < 1e15"
+        return (
+            f"CASE WHEN isnan({name}) THEN NULL WHEN {whole} THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) "
+            f"ELSE CAST({name} AS VARCHAR) END"
+        )
+    return f"CAST({name} AS VARCHAR)"
+
+
+def _parsed(column: Column, name: str) -> str:
+    """A text as a moment or a number; null where it is blank or reads as neither."""
+    if column.kind == "number":
+        return f"nullif(TRY_CAST(strip({name}) AS DOUBLE), 'NaN'::DOUBLE)"
+    return _finite(f"TRY_CAST(strip({name}) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'")
+
+
+def _moment(name: str, kind: str) -> str:
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"{name} AT TIME ZONE 'UTC'"
+    if kind == "TIMESTAMP_NS":
+        # A cast would round; nanoseconds are floored.
+        return f"make_timestamp((epoch_ns({name}) - ((epoch_ns({name}) % 1000) + 1000) % 1000) // 1000)"
+    return f"CAST({name} AS TIMESTAMP)"
+
+
+def _finite(moment: str) -> str:
+    return f"CASE WHEN isfinite({moment}) THEN {moment} END"
+
+
+def _list(name: str, kind: str, *, lower: bool) -> str:
+    values = f"CAST({name} AS VARCHAR[])" if kind.endswith("]") else f"string_split({name}, ',')"
+    element = "lower(strip(e))" if lower else "strip(e)"
+    stripped = f"list_transform({values}, lambda e: {element})"
+    return f"coalesce(list_filter({stripped}, lambda e: e <> ''), CAST([] AS VARCHAR[]))"
+
+
+def as_data_error(error: duckdb.Error, where: str) -> MaestroError:
+    """DuckDB's error in the engine's words."""
+    text = str(error).splitlines()[0]
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return DataError(
+            f"the memory limit is too small: {text}",
+            code="features.memory",
+            where=where,
+            fix="raise memory_limit, or free disk space in the workdir",
+        )
+    return DataError(f"cannot compute: {text}", code="features.compute", where=where, fix="check the columns named above")
