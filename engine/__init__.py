@@ -1,1 +1,37 @@
-"""maestro-engine: one declared pipeline from sources to a feature store."""
+"""maestro-engine: one declared pipeline from sources to a feature store.
+
+``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``plan`` shows what it would do, ``run`` does it. The
+seed's smaller calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.config import load_pipeline
+    from engine.errors import MaestroError
+    from engine.plan import Plan
+    from engine.plan import compile_plan as plan
+    from engine.run import RunReport, run
+    from engine.spec import Pipeline
+
+__all__ = ["MaestroError", "Pipeline", "Plan", "RunReport", "load_pipeline", "plan", "run"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MaestroError": ("engine.errors", "MaestroError"),
+    "Pipeline": ("engine.spec", "Pipeline"),
+    "Plan": ("engine.plan", "Plan"),
+    "RunReport": ("engine.run", "RunReport"),
+    "load_pipeline": ("engine.config", "load_pipeline"),
+    "plan": ("engine.plan", "compile_plan"),
+    "run": ("engine.run", "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded at first use: `maestro --help` and a config error answer without Polars, DuckDB or Feast.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

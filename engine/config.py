@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import yaml
 from pydantic import ValidationError
 
 from engine.errors import ConfigError, Problem, dotted, nearest
-from engine.spec import Pipeline, ValidationSpec, problems
+from engine.spec import Pipeline, ValidationSpec, problems, validation_problems
 
 Path_ = tuple[str | int, ...]
 
@@ -30,7 +30,10 @@ _SCALARS = (
     ("tag:yaml.org,2002:null", re.compile(r"^(|~|null|Null|NULL)$")),
     ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
     ("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$")),
-    ("tag:yaml.org,2002:float", re.compile(r"^[-+]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.?)([eE][-+]?[0-9]+)?$")),
+    (
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.?)([eE][-+]?[0-9]+)?$"),
+    ),
     ("tag:yaml.org,2002:float", re.compile(r"^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")),
 )
 
@@ -52,6 +55,10 @@ class Document:
         line, column = self.positions.get(path, (1, 1))
         return replace(problem, file=self.file, line=line, column=column)
 
+    def error(self, found: Iterable[Problem]) -> ConfigError:
+        """The problems as one error, from the top of the file to its end."""
+        return ConfigError(sorted(map(self.problem, found), key=lambda p: (p.line or 0, p.column or 0)))
+
 
 def load_pipeline(path: str | Path) -> Pipeline:
     """The pipeline that a YAML file declares.
@@ -60,10 +67,22 @@ def load_pipeline(path: str | Path) -> Pipeline:
         ConfigError: with every mistake found, each with file, line and column; nothing else has been read.
     """
     document = read_document(Path(path))
-    pipeline = _validate(Pipeline, document)
-    found = [document.problem(p) for p in problems(pipeline)]
+    data = _mapping_of(document)
+    found: list[Problem] = []
+    if "version" not in data:
+        found.append(
+            Problem("config.missing_key", "the key 'version' is missing", fix="begin the file with version: 1")
+        )
+    pipeline = Pipeline.__new__(Pipeline)
+    try:
+        # Pipeline(...) would word pydantic's error without places.
+        Pipeline.__pydantic_validator__.validate_python(data, self_instance=pipeline)
+    except ValidationError as error:
+        found += problems_of(error, data, interpolated=document.interpolated)
+    else:
+        found += problems(pipeline)
     if found:
-        raise ConfigError(found)
+        raise document.error(found)
     return pipeline.located(document, Path(path).resolve().parent)
 
 
@@ -74,54 +93,34 @@ def load_validation(path: str | Path) -> ValidationSpec:
         ConfigError: as `load_pipeline`.
     """
     document = read_document(Path(path))
-    spec = _validate(ValidationSpec, document)
-    # The rules that span keys are stated once, on a pipeline.
-    wrapped = Pipeline.model_construct(
-        sources={"data": Pipeline(name="x", sources={"data": {"type": "file", "path": "x.csv"}}).sources["data"]},
-        validation={"data": spec},
-        feast=None,
-        features={},
-    )
-    if found := [document.problem(replace(p, path=p.path[2:])) for p in problems(wrapped)]:
-        raise ConfigError(found)
-    return spec
+    try:
+        return _validation(_mapping_of(document), document.interpolated)
+    except ConfigError as error:
+        raise document.error(error.problems) from None
 
 
 def parse_validation(config: Mapping[str, Any]) -> ValidationSpec:
     """The checks that a dict holds, as strictly as from a file."""
+    return _validation(config)
+
+
+def _validation(config: Mapping[str, Any], interpolated: set[Path_] | frozenset[Path_] = frozenset()) -> ValidationSpec:
     try:
-        return ValidationSpec(**config)
+        spec = ValidationSpec.model_validate(config)
     except ValidationError as error:
-        raise ConfigError(problems_of(error, config, model=ValidationSpec)) from None
+        found = problems_of(error, config, model=ValidationSpec, interpolated=interpolated)
+        raise ConfigError(found) from None
+    if found := list(validation_problems((), spec)):
+        raise ConfigError(found)
+    return spec
 
 
-def _validate(model: type[Any], document: Document) -> Any:
-    data = document.data
-    if not isinstance(data, dict):
-        raise ConfigError(
-            [
-                document.problem(
-                    Problem(
-                        "config.not_a_mapping",
-                        "the file is empty" if data is None else f"expected keys and values, got {_kind(data)}",
-                        fix="see `maestro init` for a starter pipeline",
-                    )
-                )
-            ]
-        )
-    if model is Pipeline and "version" not in data:
-        problem = Problem("config.missing_key", "the key 'version' is missing", fix="begin the file with version: 1")
-        raise ConfigError([document.problem(problem)])
-    try:
-        return model.model_validate(data) if model is not Pipeline else _construct(data)
-    except ValidationError as error:
-        found = problems_of(error, data, model=model, interpolated=document.interpolated)
-        raise ConfigError([document.problem(p) for p in found]) from None
-
-
-def _construct(data: dict[str, Any]) -> Pipeline:
-    """A Pipeline that raises pydantic's own error, so that the caller can add places to it."""
-    return Pipeline.__pydantic_validator__.validate_python(data, self_instance=Pipeline.__new__(Pipeline))
+def _mapping_of(document: Document) -> dict[str, Any]:
+    if isinstance(document.data, dict):
+        return document.data
+    message = "the file is empty" if document.data is None else f"expected keys and values, got {_kind(document.data)}"
+    problem = Problem("config.not_a_mapping", message, fix="begin with the file that `maestro init` writes")
+    raise document.error([problem])
 
 
 # --- YAML ---------------------------------------------------------------------------------------------------------
@@ -144,19 +143,27 @@ def read_document(path: Path) -> Document:
     document = Document(file=_display(path))
     document.positions[()] = (1, 1)
 
-    def stop(code: str, message: str, mark: Any = None, *, allowed: str | None = None, fix: str | None = None) -> ConfigError:
+    def stop(
+        code: str, message: str, mark: Any = None, *, allowed: str | None = None, fix: str | None = None
+    ) -> ConfigError:
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (None, None)
         return ConfigError([Problem(code, message, (), document.file, line, column, allowed, fix)])
 
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise stop("config.too_large", "the file is larger than 4 MiB", fix="name the pipeline file, not a data file")
+            raise stop(
+                "config.too_large",
+                "the file is larger than 4 MiB",
+                fix="name the pipeline file, not a data file",
+            )
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise stop("config.encoding", f"the file is not UTF-8 (byte {error.start})", fix="save it as UTF-8") from None
     except OSError as error:
         raise stop(
-            "config.unreadable", f"cannot read the file: {error.strerror}", fix="check the path, or begin with `maestro init`"
+            "config.unreadable",
+            f"cannot read the file: {error.strerror}",
+            fix="check the path, or begin with `maestro init`",
         ) from None
     try:
         loader = _Loader(text)
@@ -164,7 +171,7 @@ def read_document(path: Path) -> Document:
             _check_events(text, stop)
             node = loader.get_single_node()
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         what = error.problem or "cannot be read"
         fix = "indent with spaces, not tabs" if "\\t" in what else "quote texts that hold : # { [ * & ! or %"
@@ -172,7 +179,9 @@ def read_document(path: Path) -> Document:
             what, fix = "the file holds more than one document", "keep one pipeline in a file"
         raise stop("config.yaml", f"not valid YAML: {what}", error.problem_mark, fix=fix) from None
     except yaml.YAMLError as error:
-        raise stop("config.yaml", f"not valid YAML: {str(error).splitlines()[0]}", fix="save it as plain text") from None
+        raise stop(
+            "config.yaml", f"not valid YAML: {str(error).splitlines()[0]}", fix="save it as plain text"
+        ) from None
     reader = _Reader(document)
     document.data = reader.value(node, ()) if node is not None else None
     if reader.problems:
@@ -192,9 +201,20 @@ def _check_events(text: str, stop: Any) -> None:
         if depth > _MAX_DEPTH:
             raise stop("config.nesting", f"nested more than {_MAX_DEPTH} deep", mark, fix="check the indentation")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise stop("config.anchor", "anchors and aliases (& and *) are not used here", mark, fix="quote a text that begins with & or *, or write the value out")
+            raise stop(
+                "config.anchor",
+                "anchors and aliases (& and *) are not used here",
+                mark,
+                fix="quote a text that begins with & or *, or write the value out",
+            )
         if getattr(event, "tag", None):
-            raise stop("config.tag", f"the tag {event.tag!r} is not used here", mark, allowed="plain values", fix="remove the tag")
+            raise stop(
+                "config.tag",
+                f"the tag {tag!r} is not used here",
+                mark,
+                allowed="plain values",
+                fix="remove the tag",
+            )
 
 
 class _Reader:
@@ -223,7 +243,13 @@ class _Reader:
             key = str(key_node.value)
             if key == "<<":
                 self.problems.append(
-                    Problem("config.anchor", "merge keys (<<) are not used here", path, **place, fix="write the keys out")
+                    Problem(
+                        "config.anchor",
+                        "merge keys (<<) are not used here",
+                        path,
+                        **place,
+                        fix="write the keys out",
+                    )
                 )
             elif key in result:
                 first = self.document.positions[(*path, key)][0]
@@ -300,7 +326,20 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the pipeline file, made from the same classes that the loader enforces."""
     schema = Pipeline.model_json_schema()
     schema["required"] = ["version", *schema["required"]]
+    _close(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "maestro pipeline"}
+
+
+def _close(node: Any) -> None:
+    """Names that fit no pattern are mistakes; pydantic leaves that open."""
+    if isinstance(node, dict):
+        if "patternProperties" in node:
+            node["additionalProperties"] = False
+        for child in node.values():
+            _close(child)
+    elif isinstance(node, list):
+        for child in node:
+            _close(child)
 
 
 def problems_of(
@@ -323,32 +362,46 @@ def problems_of(
 
 def _problem(item: Any, path: Path_, node: dict[str, Any], shown: str) -> Problem:
     kind, context = item["type"], item.get("ctx", {})
-    name = str(path[-1]) if path else ""
-    properties = list(node.get("properties", {}))
+    name, label = str(path[-1]) if path else "", _label(path)
     if kind == "extra_forbidden":
+        properties = list(node.get("properties", {}))
         near = nearest(name, properties)
         fix = f"did you mean {near!r}?" if near else "remove it"
         return Problem("config.unknown_key", f"unknown key {name!r}", path, allowed=", ".join(properties), fix=fix)
-    if kind == "missing":
+    if kind == "missing" and not isinstance(path[-1], int):
         return Problem("config.missing_key", f"the key {name!r} is missing", path, fix=f"add {name}: …")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        allowed = context.get("expected_tags", "'database', 'file', 'api', 's3'").replace("'", "")
-        tag = context.get("tag")
-        if tag is None:
-            return Problem("config.missing_key", "the key 'type' is missing", path, allowed=allowed, fix="add type: …")
-        near = nearest(str(tag), allowed.split(", "))
-        fix = f"did you mean {near!r}?" if near else "use one of the types above"
-        return Problem("config.unknown_name", f"unknown type {tag!r}", (*path, "type"), allowed=allowed, fix=fix)
+        return _wrong_tag(path, context)
     if kind == "literal_error":
         allowed = context["expected"].replace("'", "")
         near = nearest(str(item["input"]), re.split(r", | or ", allowed)) if shown else None
+        if near == str(item["input"]):
+            return Problem(
+                "config.type", f"{label}: it is quoted{shown}", path, allowed=allowed, fix=f"write {name}: {near}"
+            )
         fix = f"did you mean {near!r}?" if near else "use one of the values above"
-        return Problem("config.value", f"{name}: not an allowed value{shown}", path, allowed=allowed, fix=fix)
+        return Problem("config.value", f"{label}: not an allowed value{shown}", path, allowed=allowed, fix=fix)
     code = "config.type" if kind.endswith("_type") else "config.value"
     allowed = context.get("allowed") or _allowed(node)
     near = context.get("nearest")
-    fix = f"did you mean {near!r}?" if near else _fix(item, name, node)
-    return Problem(code, f"{name}: {_message(kind, item['msg'])}{shown}", path, allowed=allowed, fix=fix)
+    fix = f"did you mean {near!r}?" if near else _fix(item, label, node)
+    return Problem(code, f"{label}: {_message(kind, item['msg'])}{shown}", path, allowed=allowed, fix=fix)
+
+
+def _wrong_tag(path: Path_, context: Mapping[str, Any]) -> Problem:
+    allowed = context.get("expected_tags", "'database', 'file', 'api', 's3'").replace("'", "")
+    tag = context.get("tag")
+    if tag is None:
+        return Problem("config.missing_key", "the key 'type' is missing", path, allowed=allowed, fix="add type: …")
+    near = nearest(str(tag), allowed.split(", "))
+    fix = f"did you mean {near!r}?" if near else "use one of the types above"
+    return Problem("config.unknown_name", f"unknown type {tag!r}", (*path, "type"), allowed=allowed, fix=fix)
+
+
+def _label(path: Path_) -> str:
+    """The last key of a path, with the position in its list: ``unique_columns[0]``."""
+    first = next((i for i in range(len(path) - 1, -1, -1) if isinstance(path[i], str)), 0)
+    return dotted(path[first:])
 
 
 _MESSAGES = {
@@ -363,6 +416,8 @@ _MESSAGES = {
     "model_attributes_type": "expected keys and values",
     "string_pattern_mismatch": "not written as it must be",
     "finite_number": "expected a finite number",
+    "missing": "expected two values",
+    "too_long": "expected two values",
 }
 
 
@@ -372,16 +427,16 @@ def _message(kind: str, message: str) -> str:
 
 def _allowed(node: dict[str, Any]) -> str | None:
     options = node.get("anyOf") or [node]
-    parts = [p for option in options if (p := _allowed_one(option))]
-    text = " or ".join(dict.fromkeys(parts)) or None
     description = node.get("description")
+    parts = [p for option in options if (p := _allowed_one(option, description is not None))]
+    text = " or ".join(dict.fromkeys(parts)) or None
     return f"{text}: {description}" if text and description else text or description
 
 
-def _allowed_one(node: dict[str, Any]) -> str | None:
+def _allowed_one(node: dict[str, Any], described: bool) -> str | None:
     if "enum" in node:
         return ", ".join(str(v) for v in node["enum"])
-    if "pattern" in node:
+    if "pattern" in node and not described:
         return f"a text like {node['pattern']}"
     limits = [("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<")]
     bounds = " and ".join(f"{sign} {node[key]}" for key, sign in limits if key in node)
@@ -439,21 +494,22 @@ def _real_path(loc: tuple[str | int, ...], data: Any, missing: bool) -> Path_:
         if isinstance(data, Mapping) and (part in data or (last and missing)):
             path.append(part)
             data = data.get(part)
-        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+        elif isinstance(data, list | tuple) and isinstance(part, int) and (part < len(data) or missing):
             path.append(part)
-            data = data[part]
+            data = data[part] if part < len(data) else None
     return tuple(path)
 
 
 def _schema_at(schema: dict[str, Any], path: Path_, data: Any) -> dict[str, Any]:
     node: dict[str, Any] = _resolve(schema, schema, data)
     for part in path:
-        data = data[part] if isinstance(data, Mapping | list | tuple) else None
+        data = data[part] if isinstance(data, Mapping | list | tuple) else None  # type: ignore[index]
         if isinstance(part, int):
             prefix = node.get("prefixItems", [])
             child = prefix[part] if part < len(prefix) else node.get("items", {})
         else:
-            child = node.get("properties", {}).get(part, node.get("additionalProperties", {}))
+            others = next(iter(node.get("patternProperties", {}).values()), node.get("additionalProperties", {}))
+            child = node.get("properties", {}).get(part, others)
         node = _resolve(schema, child if isinstance(child, dict) else {}, data)
     return node
 
@@ -474,11 +530,3 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any], data: Any) -> dict[st
             node = next(option for option in node["anyOf"] if "$ref" in option)
         else:
             return node
-
-
-def walk_schema(schema: dict[str, Any]) -> Iterator[str]:
-    """Every key name that the schema knows, dotted; for documentation tests."""
-    for name, definition in schema.get("$defs", {}).items():
-        for key in definition.get("properties", {}):
-            yield dotted((name, key))
-    yield from schema["properties"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -43,16 +43,25 @@ FAMILIES = (
     "row_count",
 )
 FORMATS = ("parquet", "csv", "ndjson", "json")
-SUFFIXES = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json"}
+SUFFIXES = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "json",
+}
 SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 SETS = ("user", "task", "project", "team")
 NAMED_TYPES = ("int", "float", "string", "bool", "datetime", "date", "decimal", "list")
 _EXACT_TYPES = frozenset(
-    "Int8 Int16 Int32 Int64 Int128 UInt8 UInt16 UInt32 UInt64 Float32 Float64 String Utf8 Boolean Binary Categorical "
-    "Enum Date Time Datetime Duration Decimal List Array Struct Null "
-    "int8 int16 int32 int64 uint8 uint16 uint32 uint64 halffloat double utf8 large_string large_utf8 string_view "
-    "boolean binary large_binary date32 date64 time32 time64 timestamp duration decimal128 decimal256 "
-    "large_list fixed_size_list struct dictionary null".split()
+    """
+    Int8 Int16 Int32 Int64 Int128 UInt8 UInt16 UInt32 UInt64 Float32 Float64 String Utf8 Boolean Binary Categorical
+    Enum Date Time Datetime Duration Decimal List Array Struct Null
+    int8 int16 int32 int64 uint8 uint16 uint32 uint64 halffloat double utf8 large_string large_utf8 string_view
+    boolean binary large_binary date32 date64 time32 time64 timestamp duration decimal128 decimal256
+    large_list fixed_size_list struct dictionary null
+    """.split()  # noqa: SIM905 - 50 quoted names would be harder to read
 )
 BOUND_TEXT = "a number, a date or a timestamp in quotes, or null for an open end"
 
@@ -107,7 +116,7 @@ def _type_name(value: str) -> str:
         return value
     raise PydanticCustomError(
         "type_name",
-        "unknown type {name!r}",
+        "unknown type {name}",
         {
             "name": value,
             "allowed": ", ".join(NAMED_TYPES) + ", or an exact Polars or Arrow type such as Int64 or timestamp[us]",
@@ -120,7 +129,7 @@ def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     seen: set[Any] = set()
     for value in values:
         if value in seen:
-            raise PydanticCustomError("repeated", "{value!r} is listed twice", {"value": value})
+            raise PydanticCustomError("repeated", "{value} is listed twice", {"value": value})
         seen.add(value)
     return values
 
@@ -140,7 +149,12 @@ Key = Annotated[
         {
             "oneOf": [
                 {"type": "string", "minLength": 1},
-                {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1},
+                    "minItems": 1,
+                    "uniqueItems": True,
+                },
             ]
         }
     ),
@@ -160,7 +174,8 @@ class Deduplicate(Spec):
 
     keys: Annotated[Columns, Field(min_length=1, description="columns that together name a row")]
     order_by: Annotated[
-        Column | None, Field(description="the row with the largest value stays (nulls lose); ties: the later row read")
+        Column | None,
+        Field(description="the row with the largest value stays (nulls lose); ties: the later row read"),
     ] = None
 
 
@@ -170,7 +185,8 @@ class SourceSpec(Spec):
     column_mapping: Annotated[dict[Column, Column], Field(description="old name: new name; applied first")] = {}
     required_columns: Annotated[Columns, Field(description="columns that must exist")] = ()
     critical_columns: Annotated[
-        Columns, Field(description="rows with a null in one of these do not go on; they are counted as failed")
+        Columns,
+        Field(description="rows with a null in one of these do not go on; they are counted as failed"),
     ] = ()
     deduplicate: Deduplicate | None = None
     batch_size: Annotated[int, Field(ge=1, le=10_000_000, description="most rows in one batch handed on")] = 50_000
@@ -186,7 +202,8 @@ class DatabaseSpec(SourceSpec):
     )
     type: Literal["database"]
     connection_string: Annotated[
-        SecretStr, Field(min_length=1, description="sqlite:///app.db, postgresql://user:password@host/db, mysql://…")
+        SecretStr,
+        Field(min_length=1, description="sqlite:///app.db, postgresql://user:password@host/db, mysql://…"),
     ]
     table: Annotated[Text | None, Field(description="a table, or schema.table")] = None
     query: Annotated[Text | None, Field(description="a SELECT statement, instead of a table")] = None
@@ -197,16 +214,22 @@ class FileSpec(SourceSpec):
 
     type: Literal["file"]
     path: Annotated[Text, Field(description="a file or a glob, relative to the pipeline file")]
-    format: Annotated[Literal["parquet", "csv", "ndjson", "json"] | None, Field(description="default: by suffix")] = None
+    format: Annotated[Literal["parquet", "csv", "ndjson", "json"] | None, Field(description="default: by suffix")] = (
+        None
+    )
 
 
 class S3Spec(SourceSpec):
     """Objects in S3, MinIO or another store that speaks its protocol."""
 
     type: Literal["s3"]
-    bucket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")]
+    bucket: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$", description="the bucket's name, without s3://")
+    ]
     key: Annotated[Text, Field(description="an object key or a glob")]
-    format: Annotated[Literal["parquet", "csv", "ndjson", "json"] | None, Field(description="default: by suffix")] = None
+    format: Annotated[Literal["parquet", "csv", "ndjson", "json"] | None, Field(description="default: by suffix")] = (
+        None
+    )
     endpoint_url: Annotated[
         str | None, Field(pattern=r"^https?://[^/\s]+/?$", description="of a store that is not Amazon's")
     ] = None
@@ -229,10 +252,13 @@ class ApiSpec(SourceSpec):
     """A REST resource that answers with JSON."""
 
     type: Literal["api"]
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#]+[^\s#]*$")]
+    url: Annotated[
+        str, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$", description="begins with http:// or https://, no fragment")
+    ]
     headers: Annotated[dict[Text, SecretStr], Field(description="sent with every request; never printed")] = {}
     params: Annotated[
-        dict[Text, SecretStr | int | Finite | bool], Field(description="query parameters; texts are never printed")
+        dict[Text, SecretStr | int | Finite | bool],
+        Field(description="query parameters; texts are never printed"),
     ] = {}
     data_key: Annotated[
         Text | None, Field(description="where the records are, dotted for nested; null: the body itself")
@@ -271,7 +297,10 @@ class ValidationSpec(Spec):
 
     schema_: Annotated[
         dict[Column, TypeName],
-        Field(alias="schema", description="column: int, float, string, bool, datetime, date, decimal, list, or an exact type"),
+        Field(
+            alias="schema",
+            description="column: int, float, string, bool, datetime, date, decimal, list, or an exact type",
+        ),
     ] = {}
     required_columns: Annotated[Columns, Field(description="completeness: columns that must hold values")] = ()
     max_null_percentage: Annotated[
@@ -326,16 +355,21 @@ class ViewSpec(Spec):
         Literal["user", "task", "project", "team"] | None,
         Field(description="implied by the names user_features, task_features, project_features, team_features"),
     ] = None
-    aggregation_window: Annotated[DurationText, Field(description="such as 7d; units s m h d w")] = "7d"
+    aggregation_window: Annotated[
+        DurationText, Field(description="a whole number and a unit: s, m, h, d or w; such as 7d")
+    ] = "7d"
     handle_missing: Annotated[
         Literal["impute", "zero", "drop", "keep"],
         Field(description="impute: median or mode; zero; drop: rows with a null leave; keep"),
     ] = "impute"
     normalize: Annotated[bool, Field(description="min-max to [0, 1] per column, with a pinned fit")] = True
     min_data_points: Annotated[
-        int, Field(ge=0, description="user set: fewer activities than this give null for what rests on history")
+        int,
+        Field(ge=0, description="user set: fewer activities than this give null for what rests on history"),
     ] = 0
-    hours_per_activity: Annotated[Finite, Field(ge=0, description="user and team set: hours one activity stands for")] = 2.0
+    hours_per_activity: Annotated[
+        Finite, Field(ge=0, description="user and team set: hours one activity stands for")
+    ] = 2.0
     default_availability_hours: Annotated[
         Finite, Field(ge=0, description="user set: hours a week where a user's own are not known")
     ] = 40.0
@@ -361,7 +395,9 @@ class FeastSpec(Spec):
     """The feature repo that is generated, applied and loaded."""
 
     repo: Annotated[Text, Field(description="folder of the feature repo")] = "./feature_repo"
-    project: Annotated[Name, Field(description="Feast project")]
+    project: Annotated[
+        Name, Field(description="Feast project: letters, digits and underscores, beginning with a letter")
+    ]
     online_store: OnlineStoreSpec = OnlineStoreSpec()
     materialize: Annotated[bool, Field(description="load the online store after each run")] = True
 
@@ -391,7 +427,9 @@ class Pipeline(Spec):
     memory_limit: Annotated[
         str,
         StringConstraints(pattern=r"^[1-9][0-9]{0,6}(MB|GB|MiB|GiB)$"),
-        Field(description="for joins, aggregation and deduplication; more than this is spilled to the workdir"),
+        Field(
+            description="a whole number and MB, GB, MiB or GiB: for joins, aggregation and deduplication; more than this is spilled to the workdir"
+        ),
     ] = "512MiB"
     sources: Annotated[dict[Name, AnySource], Field(min_length=1)]
     validation: Annotated[dict[Name, ValidationSpec], Field(description="source: its checks")] = {}
@@ -447,7 +485,7 @@ def problems(pipeline: Pipeline) -> Iterator[Problem]:
         if name not in pipeline.sources:
             yield _unknown(path, "source", name, pipeline.sources)
             continue
-        yield from _validation_problems(path, checks)
+        yield from validation_problems(path, checks)
         yield from _renamed(path, pipeline.sources[name].column_mapping, _named_columns(checks))
     if pipeline.feast and not pipeline.features:
         yield Problem(
@@ -482,7 +520,12 @@ def _source_problems(path: tuple[str, ...], source: SourceSpec) -> Iterator[Prob
         yield from _file_problems(path, source)
     if isinstance(source, S3Spec) and (source.access_key is None) != (source.secret_key is None):
         missing = "secret_key" if source.secret_key is None else "access_key"
-        yield Problem("config.missing_key", f"{missing} is missing: the two keys go together", path, fix=f"add {missing}")
+        yield Problem(
+            "config.missing_key",
+            f"{missing} is missing: the two keys go together",
+            path,
+            fix=f"add {missing}",
+        )
 
 
 def _database_problems(path: tuple[str, ...], source: DatabaseSpec) -> Iterator[Problem]:
@@ -528,11 +571,17 @@ def _file_problems(path: tuple[str, ...], source: FileSpec | S3Spec) -> Iterator
         )
 
 
-def _validation_problems(path: tuple[str, ...], checks: ValidationSpec) -> Iterator[Problem]:
+def validation_problems(path: tuple[str, ...], checks: ValidationSpec) -> Iterator[Problem]:
+    """Mistakes in the checks of one table that no single key shows."""
     for column, (low, high) in checks.range_constraints.items():
         where = (*path, "range_constraints", column)
         if low is None and high is None:
-            yield Problem("config.range", f"the range of {column!r} is open at both ends", where, fix="give a min or a max")
+            yield Problem(
+                "config.range",
+                f"the range of {column!r} is open at both ends",
+                where,
+                fix="give a min or a max",
+            )
         elif low is not None and high is not None:
             number = [isinstance(b, int | float) for b in (low, high)]
             if number[0] != number[1]:
@@ -575,9 +624,7 @@ def _named_columns(checks: ValidationSpec) -> list[tuple[tuple[str | int, ...], 
     return found
 
 
-def _renamed(
-    path: tuple[str, ...], mapping: Mapping[str, str], used: list[Any]
-) -> Iterator[Problem]:
+def _renamed(path: tuple[str, ...], mapping: Mapping[str, str], used: list[Any]) -> Iterator[Problem]:
     """A column that is named as it was before column_mapping renamed it."""
     new_names = set(mapping.values())
     for inner, column in used:
@@ -608,6 +655,20 @@ def file_format(location: str) -> str | None:
     for compression in (".gz", ".zst"):
         name = name.removesuffix(compression)
     return next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def location_of(spec: AnySource, base: Path) -> str:
+    """Where a source lies, for people: no user, password or query; a file's path as it will be opened."""
+    if isinstance(spec, DatabaseSpec):
+        scheme, _, rest = spec.connection_string.get_secret_value().partition("://")
+        place = rest.rpartition("@")[2].partition("?")[0]
+        return f"{scheme}://{place} {spec.table or '(query)'}"
+    if isinstance(spec, FileSpec):
+        return str(base / Path(spec.path).expanduser())
+    if isinstance(spec, S3Spec):
+        return f"s3://{spec.bucket}/{spec.key}"
+    parts = urlsplit(spec.url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def secrets_of(spec: BaseModel) -> frozenset[str]:

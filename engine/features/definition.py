@@ -53,12 +53,6 @@ class Role:
     unique: bool = False
     optional: bool = False
 
-    def timeless(self) -> tuple[str, ...]:
-        """Columns that say how things are, not when: they are taken as they stand, whatever the as-of."""
-        if self.timestamp:
-            return ()
-        return tuple(c.name for c in self.columns if c.kind not in ("key", "moment") and c.name != self.key)
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -150,12 +144,34 @@ class FeatureView:
     def role(self, name: str) -> Role:
         return next(r for r in self.roles if r.name == name)
 
+    def used(self, role: Role) -> tuple[Column, ...]:
+        """The columns of ``role`` that the features rest on, besides its key and timestamp."""
+        mine = [r for r in self.rows if r.role == role.name]
+        texts = [a.value or "" for a in self.aggregates] + [a.where or "" for a in self.aggregates]
+        texts += [a.timestamp or "" for a in self.aggregates]
+        texts += [text for r in mine for text in (r.where or "", r.unnest or "", *r.columns.values())]
+        if role == self.entity:
+            texts += [f.sql for f in self.features] + [r.via or "" for r in self.rows]
+        names = {c.name for c in role.columns if any(mentions(text, c.name) for text in texts)}
+        looked_up = [r.lookup[0] for r in mine if r.lookup]
+        names |= {c.name for view in looked_up for c in view.used(view.entity)}
+        return tuple(c for c in role.columns if c.name in names)
+
+    def timeless(self, role: Role) -> tuple[str, ...]:
+        """Used columns that say how things are, not when: they are taken as they stand, whatever the as-of."""
+        if role.timestamp:
+            return ()
+        return tuple(c.name for c in self.used(role) if c.kind not in ("key", "moment"))
+
+
+WEEK = Duration("7d")
+
 
 @dataclass(frozen=True)
 class Settings:
     """The constants of the built-in sets, with their defaults."""
 
-    aggregation_window: Duration = Duration("7d")
+    aggregation_window: Duration = WEEK
     min_data_points: int = 0
     hours_per_activity: float = 2.0
     default_availability_hours: float = 40.0

@@ -70,7 +70,10 @@ class FeatureExtractionConfig:
             )
         if self.min_data_points < 0:
             raise UsageError(
-                "min_data_points is negative", code="features.min_data_points", allowed="0 or more", fix="use 0 for no minimum"
+                "min_data_points is negative",
+                code="features.min_data_points",
+                allowed="0 or more",
+                fix="use 0 for no minimum",
             )
 
     @property
@@ -100,9 +103,7 @@ class FeatureExtractor:
     def __init__(self, config: FeatureExtractionConfig | None = None) -> None:
         self.config = config or FeatureExtractionConfig()
 
-    def extract_user_features(
-        self, users: Any, activities: Any, as_of: str | date | datetime | None = None
-    ) -> Any:
+    def extract_user_features(self, users: Any, activities: Any, as_of: str | date | datetime | None = None) -> Any:
         """The user set. ``users``: user_id …; ``activities``: user_id, timestamp, task_type, completion_time (s) …"""
         return self._extract("user", {"users": users, "activities": activities}, as_of)
 
@@ -110,9 +111,7 @@ class FeatureExtractor:
         """The task set. ``tasks``: task_id …"""
         return self._extract("task", {"tasks": tasks}, as_of)
 
-    def extract_project_features(
-        self, projects: Any, tasks: Any, as_of: str | date | datetime | None = None
-    ) -> Any:
+    def extract_project_features(self, projects: Any, tasks: Any, as_of: str | date | datetime | None = None) -> Any:
         """The project set. ``projects``: project_id …; ``tasks``: project_id, status …"""
         return self._extract("project", {"projects": projects, "tasks": tasks}, as_of)
 

@@ -129,7 +129,9 @@ def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
     if fit.handle_missing == "drop":
         return frame.drop_nulls(list(columns))
     if fit.handle_missing == "zero":
-        return frame.with_columns(pl.col(c).fill_null(_zero(schema[c])) for c in columns if _zero(schema[c]) is not None)
+        return frame.with_columns(
+            pl.col(c).fill_null(_zero(schema[c])) for c in columns if _zero(schema[c]) is not None
+        )
     if fit.handle_missing == "impute":
         values = {c: f for c in columns if (f := _fill_value(fit, c)) is not None}
         exact = [c for c in values if schema[c].is_numeric() and not schema[c].is_float()]
@@ -158,15 +160,19 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
     filled = fill(frame, fit, columns)
     outside = {c: fit.columns[c] for c in columns if fit.normalize and schema[c].is_numeric() and c in fit.columns}
     before = frame.select(pl.len(), *(_null_for_nan(c, schema[c]).null_count() for c in columns)).collect().row(0)
-    after = filled.select(
-        pl.len(),
-        *(pl.col(c).count().alias(f"values {c}") for c in columns),
-        *(
-            (pl.col(c).is_finite() & ~pl.col(c).is_between(f.low, f.high)).sum().alias(f"outside {c}")
-            for c, f in outside.items()
-            if f.low is not None
-        ),
-    ).collect().row(0, named=True)
+    after = (
+        filled.select(
+            pl.len(),
+            *(pl.col(c).count().alias(f"values {c}") for c in columns),
+            *(
+                (pl.col(c).is_finite() & ~pl.col(c).is_between(f.low, f.high)).sum().alias(f"outside {c}")
+                for c, f in outside.items()
+                if f.low is not None
+            ),
+        )
+        .collect()
+        .row(0, named=True)
+    )
     rows, nulls = before[0], dict(zip(columns, before[1:], strict=True))
     left = {c: after["len"] - after[f"values {c}"] for c in columns}
     dropped = rows - after["len"]

@@ -18,7 +18,18 @@ from engine.errors import DataError, MaestroError, nearest
 from engine.features.definition import Column, FeatureView, Role
 from engine.features.query import MACROS
 
-_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT")
+_NUMBERS = (
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "HUGEINT",
+    "UTINYINT",
+    "USMALLINT",
+    "UINTEGER",
+    "UBIGINT",
+    "UHUGEINT",
+)
 _FLOATS = ("FLOAT", "DOUBLE")
 
 
@@ -106,7 +117,7 @@ class Inputs:
                     code="features.missing_column",
                     where=self._where(role),
                     allowed=f"columns there are: {', '.join(types)}",
-                    fix=f"rename {near or 'the one that holds it'} with column_mapping: {{{near or 'name'}: {column.name}}}",
+                    fix=f"rename the one that holds it with column_mapping: {{{near or 'NAME'}: {column.name}}}",
                 )
         self.absent[role.name] = tuple(c.name for c in absent)
         for column in role.columns:
@@ -257,4 +268,6 @@ def as_data_error(error: duckdb.Error, where: str) -> MaestroError:
             where=where,
             fix="raise memory_limit, or free disk space in the workdir",
         )
-    return DataError(f"cannot compute: {text}", code="features.compute", where=where, fix="check the columns named above")
+    return DataError(
+        f"cannot compute: {text}", code="features.compute", where=where, fix="check the columns named above"
+    )

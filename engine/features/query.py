@@ -108,7 +108,9 @@ def _rows_query(view: FeatureView, rows: Rows, aggregates: list[Aggregate], as_o
         looked_up, names = rows.lookup
         other = _lookup_query(looked_up, as_of, f"{rows.name}_")
         chosen = ", ".join(f"f.{identifier(n)}" for n in names)
-        inner = f"    SELECT x.*, {chosen}\n    FROM (\n{inner}) AS x\n    LEFT JOIN (\n{other}) AS f ON f._key = x.{key}"
+        inner = (
+            f"    SELECT x.*, {chosen}\n    FROM (\n{inner}) AS x\n    LEFT JOIN (\n{other}) AS f ON f._key = x.{key}"
+        )
     if any(mentions(a.where or "", "entity") or mentions(a.value or "", "entity") for a in aggregates):
         inner = f"    SELECT x.*, entity FROM (\n{inner}) AS x JOIN {alias}entity AS entity USING (_key)"
     return inner

@@ -5,12 +5,13 @@ from __future__ import annotations
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import project, task, team, user
 
-_SETS = {"user": user, "task": task, "project": project, "team": team}
+_ROLES = {"user": user.ROLES, "task": task.ROLES, "project": project.ROLES, "team": team.ROLES}
+_VIEWS = {"user": user.view, "task": task.view, "project": project.view, "team": team.view}
 
 
 def roles_of(name: str) -> tuple[Role, ...]:
     """The roles that a set reads, its entity first."""
-    return _SETS[name].ROLES
+    return _ROLES[name]
 
 
 def view_of(name: str, settings: Settings, absent: frozenset[str] = frozenset()) -> FeatureView:
@@ -23,4 +24,4 @@ def view_of(name: str, settings: Settings, absent: frozenset[str] = frozenset())
     """
     if name == "team":
         return team.view(settings, with_activities="activities" not in absent)
-    return _SETS[name].view(settings)  # type: ignore[no-any-return, attr-defined]
+    return _VIEWS[name](settings)

@@ -30,7 +30,12 @@ def view(_settings: Settings) -> FeatureView:
     days = "whole_days(deadline, as_of())"
     features = (
         Feature("description_length", length, "Int64", "Unicode code points of the description"),
-        Feature("complexity_score", f"least(1.0, {length} / 1000.0)", "Float64", "description_length / 1000, at most 1"),
+        Feature(
+            "complexity_score",
+            f"least(1.0, {length} / 1000.0)",
+            "Float64",
+            "description_length / 1000, at most 1",
+        ),
         Feature(
             "priority",
             "CASE lower(strip(priority)) WHEN 'low' THEN 1 WHEN 'high' THEN 3 WHEN 'critical' THEN 4 ELSE 2 END",
@@ -50,6 +55,11 @@ def view(_settings: Settings) -> FeatureView:
         Feature("num_dependencies", "len(dependencies)", "Int64", "number of dependencies"),
         Feature("has_blockers", "CAST(len(dependencies) > 0 AS INTEGER)", "Int64", "1 with any dependency"),
         Feature("days_until_deadline", days, "Float64", "whole days until the deadline, floored; may be negative"),
-        Feature("is_urgent", f"CAST(coalesce({days} < 3, false) AS INTEGER)", "Int64", "1 if fewer than 3 days are left"),
+        Feature(
+            "is_urgent",
+            f"CAST(coalesce({days} < 3, false) AS INTEGER)",
+            "Int64",
+            "1 if fewer than 3 days are left",
+        ),
     )
     return FeatureView("task", TASKS, ROLES, rows=(), aggregates=(), features=features, settings={})

@@ -24,7 +24,7 @@ USERS = replace(
     columns=(
         *user.USERS.columns,
         Column("skills", "labels"),
-        Column("current_workload_hours", "number"),
+        Column("current_workload_hours", "number"),  # serves where there are no activities
     ),
 )
 ACTIVITIES = replace(

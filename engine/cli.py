@@ -1,0 +1,245 @@
+"""The command ``maestro``: each command is a thin shell over one library call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import MaestroError
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; gives the exit code: 0 done, 1 an ERROR check failed, 2 usage or configuration, 3 a source
+    or sink failed, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    _logging(options)
+    try:
+        code: int = options.handler(options)
+    except MaestroError as error:
+        _show_error(error, options)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("maestro: interrupted; what was published before stays as it was\n")
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command tree."""
+    root = argparse.ArgumentParser(
+        prog="maestro",
+        description="One declared pipeline: ingest, validate, compute leak-free features, publish them to Feast.",
+        epilog="exit codes: 0 done (warnings allowed), 1 an ERROR check failed, 2 usage or configuration, "
+        "3 a source or sink failed",
+    )
+    root.add_argument("--version", action="version", version=_version())
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _command(commands, "demo", _demo, "build a small world, run a pipeline over it, look a feature up")
+    demo.add_argument("folder", nargs="?", default="demo-out", help="where to build it (default: demo-out)")
+    demo.add_argument("--serve", action="store_true", help="only serve the demo's tasks over HTTP again")
+
+    init = _command(commands, "init", _init, "write a commented starter pipeline")
+    init.add_argument("path", nargs="?", default="pipeline.yaml", help="default: pipeline.yaml")
+
+    check = _command(commands, "check", _check, "check a pipeline file; nothing is read", json=True)
+    _pipeline(check)
+
+    plan = _command(commands, "plan", _plan, "show what a run would read, check, compute and write", json=True)
+    _pipeline(plan)
+    _as_of(plan)
+
+    run = _command(commands, "run", _run, "run a pipeline", json=True)
+    _pipeline(run)
+    _as_of(run)
+    run.add_argument("--refit", action="store_true", help="fit imputation and scaling anew, and pin the result")
+
+    validate = _command(
+        commands, "validate", _validate, "check the data of a pipeline's sources, or of one file", json=True
+    )
+    validate.add_argument("target", metavar="PIPELINE_OR_DATA", help="a pipeline file; with --checks, a data file")
+    validate.add_argument(
+        "--checks", metavar="FILE", help="YAML file with the checks: the content of one validation entry"
+    )
+    validate.add_argument("--as-of", metavar="T", help="the moment that freshness is judged at (default: now)")
+
+    _command(commands, "schema", _schema, "print the JSON Schema of the pipeline file, for editors")
+    return root
+
+
+def _command(commands: Any, name: str, handler: Handler, summary: str, *, json: bool = False) -> Any:
+    command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    command.set_defaults(handler=handler, json=False)
+    if json:
+        command.add_argument("--json", action="store_true", help="print the result as JSON")
+    loudness = command.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="log every step")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    return command
+
+
+def _pipeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("pipeline", metavar="PIPELINE", help="the pipeline file")
+
+
+def _as_of(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--as-of",
+        metavar="T",
+        action="append",
+        help="the moment that features describe: an ISO 8601 date or timestamp, UTC unless it carries an offset; "
+        "may be repeated (default: now)",
+    )
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def _check(options: argparse.Namespace) -> int:
+    plan = _compile(options.pipeline, None)
+    checks = sum(len(suite.checks) for suite in plan.suites.values())
+    features = sum(len(view.view.features) for view in plan.views)
+    found = {"sources": len(plan.sources), "checks": checks, "views": len(plan.views), "features": features}
+    if options.json:
+        _print_json({"pipeline": plan.pipeline, "ok": True, **found})
+    elif not options.quiet:
+        counts = ", ".join(f"{n} {name}" for name, n in found.items())
+        _print(f"{options.pipeline}: no mistakes found ({counts}); nothing was read")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    plan = _compile(options.pipeline, options.as_of)
+    if options.json:
+        _print_json(plan.to_dict())
+    elif not options.quiet:
+        from engine.report import show_plan
+
+        show_plan(plan)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    plan = _compile(options.pipeline, options.as_of)
+    from engine.run import execute
+
+    with _progress(options) as progress:
+        report = execute(plan, refit=options.refit, progress=progress)
+    if options.json:
+        _print_json(report.to_dict())
+    elif not options.quiet or report.exit_code:
+        from engine.report import show_run
+
+        show_run(report, plan)
+    return report.exit_code
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from engine.report import show_validation
+
+    if options.checks:
+        from engine.run import validate_file
+
+        name = Path(options.target).name
+        reports = {name: validate_file(options.target, options.checks, as_of=options.as_of)}
+    else:
+        plan = _compile(options.target, options.as_of)
+        from engine.run import validate
+
+        with _progress(options) as progress:
+            reports = {s.name: s.report for s in validate(plan, progress=progress) if s.report}
+    ok = all(report.ok for report in reports.values())
+    if options.json:
+        _print_json({"ok": ok, "sources": {name: report.to_dict() for name, report in reports.items()}})
+    elif not options.quiet or not ok:
+        show_validation(reports)
+    return 0 if ok else 1
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    from engine.config import json_schema
+
+    _print_json(json_schema())
+    return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from engine.starter import write_starter
+
+    path = write_starter(Path(options.path))
+    if not options.quiet:
+        _print(f"wrote {path}; next: maestro check {path}")
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from engine.demo import run_demo, serve_demo
+
+    if options.serve:
+        return serve_demo(Path(options.folder))
+    with _progress(options) as progress:
+        return run_demo(Path(options.folder), progress=progress, quiet=options.quiet)
+
+
+# --- input and output ---------------------------------------------------------------------------------------------
+
+
+def _compile(path: str, as_of: Sequence[str] | str | None) -> Plan:
+    from engine.config import load_pipeline
+    from engine.plan import compile_plan
+
+    return compile_plan(load_pipeline(path), as_of)
+
+
+def _progress(options: argparse.Namespace) -> Any:
+    from engine.report import live_progress
+
+    return live_progress(quiet=options.quiet or options.json, verbose=options.verbose)
+
+
+def _logging(options: argparse.Namespace) -> None:
+    level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("engine")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _show_error(error: MaestroError, options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json({"error": error.to_dict()})
+    else:
+        sys.stderr.write(f"{error}\n")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _print_json(value: Any) -> None:
+    _print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _version() -> str:
+    from engine import __version__
+
+    return f"maestro {__version__}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The seed's ingestion calls: one source into one Parquet file, without a pipeline around it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+
+from engine.duck import DEFAULT_MEMORY_LIMIT
+from engine.errors import SinkError, UsageError
+from engine.landing import Landed, Metrics, land
+from engine.sources import open_source
+from engine.spec import ApiSpec, Pipeline, S3Spec, SourceSpec
+
+__all__ = [
+    "APIIngestion",
+    "DataSourceType",
+    "DatabaseIngestion",
+    "IngestionConfig",
+    "IngestionMetrics",
+    "S3Ingestion",
+]
+
+IngestionMetrics = Metrics
+
+
+class DataSourceType(StrEnum):
+    """The kinds of source."""
+
+    DATABASE = "database"
+    S3 = "s3"
+    API = "api"
+    FILE = "file"
+
+
+@dataclass(frozen=True)
+class IngestionConfig:
+    """What is read, and where it goes.
+
+    Attributes:
+        source_type: the kind of source.
+        source_config: its keys, as in the pipeline file (``connection_string``, ``table``, ``column_mapping`` …).
+        target_path: the Parquet file to write; replaced as a whole.
+        batch_size: most rows in one batch handed on.
+        max_retries: further attempts after a transient failure.
+        timeout_seconds: for one request or one database read.
+        validation_enabled: whether rows with a null in ``critical_columns`` are left out (and counted as failed).
+        deduplication_enabled: whether ``deduplicate`` applies.
+        schema_enforcement: whether ``required_columns`` must exist.
+    """
+
+    source_type: DataSourceType | str
+    source_config: Mapping[str, Any]
+    target_path: str | Path
+    batch_size: int = 50_000
+    max_retries: int = 3
+    timeout_seconds: float = 300
+    validation_enabled: bool = True
+    deduplication_enabled: bool = True
+    schema_enforcement: bool = True
+
+
+class _Ingestion:
+    """Reads one source into one Parquet file.
+
+    Raises:
+        ConfigError, UsageError: at construction, before anything is read.
+    """
+
+    source_type: ClassVar[DataSourceType]
+
+    def __init__(self, config: IngestionConfig) -> None:
+        if DataSourceType(config.source_type) is not self.source_type:
+            raise UsageError(
+                f"{type(self).__name__} reads a source of type {self.source_type}, not {config.source_type}",
+                code="ingestion.source_type",
+                fix=f"set source_type=DataSourceType.{self.source_type.name}",
+            )
+        self.config = config
+        self.spec = self._spec(config)
+        self.metrics = Metrics()
+
+    def run(self) -> Metrics:
+        """Reads, maps, filters, deduplicates and writes ``target_path``; gives the metrics.
+
+        The columns ``ingestion_timestamp`` (Datetime us UTC, when the run began) and ``source`` are added, and
+        where they apply ``source_bucket`` and ``source_key``, or ``source_url`` (without query). The file appears
+        whole or not at all; an earlier one stays until then.
+
+        Raises:
+            SourceError: the source cannot be read, or a required column is absent.
+            SinkError: the target cannot be written.
+        """
+        target = Path(self.config.target_path).expanduser().resolve()
+        started = datetime.now(UTC)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+                source = open_source("source", self.spec, Path.cwd())  # type: ignore[arg-type]
+                landed = land(
+                    source,
+                    self.spec,
+                    Path(folder) / "chunks",
+                    name="source",
+                    memory_limit=DEFAULT_MEMORY_LIMIT,
+                )
+                staged = Path(folder) / target.name
+                self._stamped(landed, started).sink_parquet(staged, compression="zstd", maintain_order=True)
+                staged.replace(target)
+        except OSError as error:
+            raise SinkError(
+                f"cannot write: {error.strerror or error}",
+                code="output.unwritable",
+                where=str(target),
+                fix="free disk space, or choose a target_path that can be written",
+            ) from None
+        self.metrics = landed.metrics
+        return landed.metrics
+
+    def _stamped(self, landed: Landed, started: datetime) -> pl.LazyFrame:
+        columns: dict[str, Any] = {"ingestion_timestamp": started, "source": self.source_type.value}
+        if isinstance(self.spec, S3Spec):
+            columns |= {"source_bucket": self.spec.bucket, "source_key": self.spec.key}
+        if isinstance(self.spec, ApiSpec):
+            columns["source_url"] = open_source("source", self.spec, Path.cwd()).location
+        dtypes = {"ingestion_timestamp": pl.Datetime("us", "UTC")}
+        return landed.scan().with_columns(
+            pl.lit(value, dtype=dtypes.get(name, pl.String)).alias(name) for name, value in columns.items()
+        )
+
+    def _spec(self, config: IngestionConfig) -> SourceSpec:
+        """The declaration, as strict as in a pipeline."""
+        keys = {
+            "batch_size": config.batch_size,
+            "max_retries": config.max_retries,
+            "timeout_seconds": float(config.timeout_seconds),
+            **config.source_config,
+            "type": self.source_type.value,
+        }
+        spec = Pipeline(name="ingestion", sources={"source": keys}).sources["source"]
+        off: dict[str, Any] = {}
+        if not config.validation_enabled:
+            off["critical_columns"] = ()
+        if not config.deduplication_enabled:
+            off["deduplicate"] = None
+        if not config.schema_enforcement:
+            off["required_columns"] = ()
+        return spec.model_copy(update=off)
+
+
+class DatabaseIngestion(_Ingestion):
+    """A table or query of SQLite, PostgreSQL or MySQL into a Parquet file."""
+
+    source_type = DataSourceType.DATABASE
+
+
+class S3Ingestion(_Ingestion):
+    """Objects of S3, MinIO or another store that speaks its protocol into a Parquet file."""
+
+    source_type = DataSourceType.S3
+
+
+class APIIngestion(_Ingestion):
+    """A REST resource into a Parquet file."""
+
+    source_type = DataSourceType.API

@@ -1,0 +1,267 @@
+"""The plan: what a run will read, check, compute and write, decided before anything is touched.
+
+`compile_plan` turns a pipeline and its as-ofs into one frozen object. ``maestro plan`` prints it and ``maestro run``
+executes it; nothing is decided twice. Compiling loads none of the heavy engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.checks import Suite
+from engine.errors import ConfigError, Problem, nearest
+from engine.features.definition import FeatureView, Role, Settings
+from engine.features.sets import roles_of, view_of
+from engine.spec import SETS, AnySource, FeastSpec, Pipeline, ViewSpec, location_of
+from engine.types import Duration, iso, parse_moment
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """A source to read: its name, where it lies (never a secret), its declaration."""
+
+    name: str
+    location: str
+    spec: AnySource
+
+    def to_dict(self) -> dict[str, Any]:
+        spec = self.spec
+        return {
+            "name": self.name,
+            "type": spec.type,
+            "location": self.location,
+            "column_mapping": dict(spec.column_mapping),
+            "required_columns": list(spec.required_columns),
+            "critical_columns": list(spec.critical_columns),
+            "deduplicate": spec.deduplicate.model_dump(mode="json") if spec.deduplicate else None,
+        }
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """A feature view to compute: its definition, the source of each role, what happens to the values.
+
+    Attributes:
+        view: with the features to publish only.
+        sources: role: source.
+    """
+
+    name: str
+    view: FeatureView
+    sources: Mapping[str, str]
+    spec: ViewSpec
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """Per feature, a fingerprint of all that its raw values rest on: a pinned fit holds only under the same."""
+        used = {"settings": dict(self.view.settings), "sources": dict(self.sources)}
+        text = json.dumps(used, sort_keys=True)
+        return {f.name: hashlib.sha256(f"{f.sql}|{text}".encode()).hexdigest()[:16] for f in self.view.features}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "set": self.view.name,
+            "entity": self.view.entity.key,
+            "sources": dict(self.sources),
+            "settings": dict(self.view.settings),
+            "handle_missing": self.spec.handle_missing,
+            "normalize": self.spec.normalize,
+            "features": [{"name": f.name, "dtype": f.dtype, "description": f.description} for f in self.view.features],
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run does. Equal pipelines and as-ofs compile to equal plans."""
+
+    pipeline: str
+    workdir: Path
+    memory_limit: str
+    as_of: tuple[datetime, ...]
+    sources: tuple[SourcePlan, ...]
+    suites: Mapping[str, Suite]
+    views: tuple[ViewPlan, ...]
+    output: Path
+    feast: FeastSpec | None = None
+    feast_repo: Path | None = None
+    base: Path = field(default_factory=Path.cwd)
+
+    def files(self, view: str) -> list[str]:
+        """The files that a view will be published as, below the output folder."""
+        from engine.types import compact
+
+        return [f"{view}/event_date={t:%Y-%m-%d}/part-{compact(t)}.parquet" for t in self.as_of]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without secrets, in a stable order."""
+        return {
+            "pipeline": self.pipeline,
+            "as_of": [iso(t) for t in self.as_of],
+            "workdir": str(self.workdir),
+            "memory_limit": self.memory_limit,
+            "sources": [s.to_dict() for s in self.sources],
+            "checks": {
+                name: [
+                    {
+                        "check_name": c.check_name,
+                        "column": c.column,
+                        "severity": str(c.severity),
+                        "description": c.description,
+                    }
+                    for c in suite.checks
+                ]
+                for name, suite in self.suites.items()
+            },
+            "views": [{**v.to_dict(), "files": self.files(v.name)} for v in self.views],
+            "output": str(self.output),
+            "feast": (
+                {
+                    "repo": str(self.feast_repo),
+                    "project": self.feast.project,
+                    "online_store": self.feast.online_store.type,
+                    "materialize": self.feast.materialize,
+                }
+                if self.feast
+                else None
+            ),
+        }
+
+
+def compile_plan(
+    pipeline: Pipeline, as_of: str | date | datetime | Sequence[str | date | datetime] | None = None
+) -> Plan:
+    """The plan of ``pipeline`` at one or several as-ofs.
+
+    Args:
+        as_of: ISO texts, dates or datetimes; UTC unless they carry a zone; None is now, resolved here and once.
+
+    Raises:
+        ConfigError: a view names a set, feature, role or source that is not there; nothing has been read.
+        UsageError: an as-of is not a moment.
+    """
+    moments = _moments(as_of)
+    problems: list[Problem] = []
+    views = tuple(v for name, spec in pipeline.features.items() if (v := _view_plan(pipeline, name, spec, problems)))
+    if problems:
+        raise ConfigError([pipeline.locate(p) for p in problems])
+    newest = moments[-1]
+    return Plan(
+        pipeline=pipeline.name,
+        workdir=pipeline.resolve(pipeline.workdir),
+        memory_limit=pipeline.memory_limit,
+        as_of=moments,
+        sources=tuple(SourcePlan(n, location_of(s, pipeline.base), s) for n, s in pipeline.sources.items()),
+        suites={
+            name: Suite(
+                spec,
+                key_columns=_key_columns(pipeline.sources[name]),
+                as_of=newest,
+                memory_limit=pipeline.memory_limit,
+            )
+            for name, spec in pipeline.validation.items()
+        },
+        views=views,
+        output=pipeline.resolve(pipeline.output.path),
+        feast=pipeline.feast,
+        feast_repo=pipeline.resolve(pipeline.feast.repo) if pipeline.feast else None,
+        base=pipeline.base,
+    )
+
+
+def _moments(as_of: Any) -> tuple[datetime, ...]:
+    if as_of is None:
+        return (datetime.now(UTC),)
+    values = [as_of] if isinstance(as_of, str | date) else list(as_of)
+    return tuple(sorted({parse_moment(v) for v in values})) or (datetime.now(UTC),)
+
+
+def _key_columns(source: AnySource) -> tuple[str, ...]:
+    return source.deduplicate.keys if source.deduplicate else source.critical_columns
+
+
+def _view_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Problem]) -> ViewPlan | None:
+    path = ("features", name)
+    implied = name.removesuffix("_features")
+    set_name = spec.set or (implied if name.endswith("_features") and implied in SETS else None)
+    if set_name is None:
+        near = nearest(name, [f"{s}_features" for s in SETS])
+        problems.append(
+            Problem(
+                "config.unknown_set",
+                f"the view {name!r} does not say which set it is",
+                path,
+                allowed=", ".join(SETS),
+                fix=f"did you mean {near!r}? Otherwise add set: …" if near else "add set: user, task, project or team",
+            )
+        )
+        return None
+    before = len(problems)
+    sources = _role_sources(pipeline, path, spec, roles_of(set_name), problems)
+    absent = frozenset(r.name for r in roles_of(set_name) if r.name not in sources)
+    settings = Settings(
+        Duration(spec.aggregation_window),
+        spec.min_data_points,
+        spec.hours_per_activity,
+        spec.default_availability_hours,
+    )
+    view = view_of(set_name, settings, absent)
+    if spec.features is not None:
+        for i, feature in enumerate(spec.features):
+            if feature not in view.feature_names:
+                near = nearest(feature, view.feature_names)
+                problems.append(
+                    Problem(
+                        "config.unknown_feature",
+                        f"the {set_name} set has no feature {feature!r}",
+                        (*path, "features", i),
+                        allowed=", ".join(view.feature_names),
+                        fix=f"did you mean {near!r}?" if near else "use one of the names above",
+                    )
+                )
+        view = view.select(spec.features)
+    return ViewPlan(name, view, sources, spec) if len(problems) == before else None
+
+
+def _role_sources(
+    pipeline: Pipeline, path: tuple[str, ...], spec: ViewSpec, roles: Sequence[Role], problems: list[Problem]
+) -> dict[str, str]:
+    names = [r.name for r in roles]
+    for name in spec.sources:
+        if name not in names:
+            near = nearest(name, names)
+            problems.append(
+                Problem(
+                    "config.unknown_role",
+                    f"unknown role {name!r}",
+                    (*path, "sources", name),
+                    allowed=", ".join(names),
+                    fix=f"did you mean {near!r}?" if near else "use one of the roles above",
+                )
+            )
+    found: dict[str, str] = {}
+    for role in roles:
+        source = spec.sources.get(role.name, role.name)
+        if source in pipeline.sources:
+            found[role.name] = source
+        elif role.name in spec.sources or not role.optional:
+            near = nearest(source, pipeline.sources)
+            stated = role.name in spec.sources
+            problems.append(
+                Problem(
+                    "config.unknown_source",
+                    f"the role {role.name!r} needs a source, and there is none named {source!r}",
+                    (*path, "sources", role.name) if stated else path,
+                    allowed=", ".join(pipeline.sources),
+                    fix=f"did you mean {near!r}?"
+                    if near and stated
+                    else f"add sources: {{{role.name}: NAME}} to the view",
+                )
+            )
+    return found

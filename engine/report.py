@@ -1,0 +1,209 @@
+"""What people see: plans, reports and progress on a terminal. The figures are those of the JSON forms."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.types import iso
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from engine.checks import Report, Result
+    from engine.plan import Plan
+    from engine.run import Progress, RunReport
+
+_STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
+
+
+def show_plan(plan: Plan) -> None:
+    """Prints what a run would read, check, compute and write."""
+    console = _console()
+    as_of = ", ".join(iso(t) for t in plan.as_of)
+    console.print(Text.assemble((plan.pipeline, "bold"), f"  as of {as_of}"))
+    sources = _table("Read", "source", "type", "from", "then")
+    for source in plan.sources:
+        sources.add_row(source.name, source.spec.type, Text(source.location, overflow="fold"), _steps(source.spec))
+    checks = _table("Check", "source", "check", "column", "must hold", "if not")
+    for name, suite in plan.suites.items():
+        for check in suite.checks:
+            checks.add_row(
+                name,
+                check.check_name.removesuffix("_validation"),
+                Text(check.column or ""),
+                Text(check.description, overflow="fold"),
+                _severity(str(check.severity)),
+            )
+    views = _table("Compute", "view", "from", "features", "missing", "scaled")
+    for view in plan.views:
+        features = f"{len(view.view.features)} of the {view.view.name} set"
+        scaled = "min-max" if view.spec.normalize else "no"
+        views.add_row(view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, scaled)
+    for table in (sources, checks, views):
+        if table.row_count:
+            console.print(table)
+    if plan.views:
+        console.print(Text("Write", style="bold"), highlight=False)
+        for view in plan.views:
+            for file in plan.files(view.name):
+                console.print(Text(f"  {plan.output}/{file}"), soft_wrap=True)
+    if plan.feast:
+        then = ", then loaded into its online store" if plan.feast.materialize else ""
+        console.print(Text(f"Register with Feast in {plan.feast_repo}{then}"), soft_wrap=True)
+
+
+def _steps(spec: Any) -> str:
+    steps = []
+    if spec.column_mapping:
+        steps.append(f"rename {len(spec.column_mapping)}")
+    if spec.critical_columns:
+        steps.append(f"leave out null {', '.join(spec.critical_columns)}")
+    if spec.deduplicate:
+        steps.append(f"last row per {', '.join(spec.deduplicate.keys)}")
+    return "; ".join(steps)
+
+
+def show_run(report: RunReport, plan: Plan) -> None:
+    """Prints what a run read, found and published."""
+    console = _console()
+    sources = _table("Read", "source", "read", "= written", "+ failed", "+ duplicates", "seconds", numbers=5)
+    for source in report.sources:
+        m = source.metrics
+        counts = (m.records_read, m.records_written, m.records_failed, m.duplicates_removed)
+        sources.add_row(source.name, *(f"{n:,}" for n in counts), f"{m.duration_seconds:.2f}")
+    console.print(sources)
+    show_validation({s.name: s.report for s in report.sources if s.report})
+    if report.views:
+        views = _table("Published", "view", "rows", "file", numbers=1)
+        for view in report.views:
+            for file, rows in zip(view.files, view.rows, strict=True):
+                views.add_row(view.name, f"{rows:,}", Text(file, overflow="fold"))
+        console.print(views)
+        for line in _notes(report):
+            console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
+    if report.feast:
+        loaded = " and loaded into its online store" if report.feast["materialized"] else ""
+        console.print(Text(f"Registered with Feast in {report.feast['repo']}{loaded}"), soft_wrap=True)
+    seconds = sum(report.seconds.values())
+    if report.status == "blocked":
+        blocked = ", ".join(s.name for s in report.sources if s.state == "blocked")
+        console.print(
+            Text(
+                f"blocked by an ERROR check on {blocked}: nothing was published ({seconds:.1f} s)",
+                style="bold red",
+            )
+        )
+    else:
+        console.print(Text(f"done in {seconds:.1f} s, in {plan.output}", style="bold green"), soft_wrap=True)
+
+
+def _notes(report: RunReport) -> Iterator[str]:
+    """What a reader of the features should know: constants, left-out rows, what a fit did."""
+    for view in report.views:
+        if view.settings:
+            yield f"{view.name}: " + ", ".join(f"{k} = {v}" for k, v in view.settings.items())
+        for role, columns in view.timeless.items():
+            yield f"{view.name}: taken as they stood when read, whatever the as-of: {role} {', '.join(columns)}"
+        for role, columns in view.absent_columns.items():
+            yield f"{view.name}: {role} has no {', '.join(columns)}: read as null"
+        for role, counts in view.left_out.items():
+            parts = [f"{n:,} rows with a {k.removesuffix('s').replace('_', ' ')}" for k, n in counts.items() if n]
+            yield f"{view.name}: {role}: left out {' and '.join(parts)}"
+        for done in view.applied:
+            if done.dropped:
+                yield f"{view.name}: {done.dropped:,} of {done.rows:,} rows dropped for a null feature"
+            if done.clipped:
+                yield f"{view.name}: beyond the pinned range, clipped: " + ", ".join(
+                    f"{k} ({n:,})" for k, n in done.clipped.items()
+                )
+            if done.all_null:
+                yield f"{view.name}: all null, nothing to impute from: {', '.join(done.all_null)}"
+
+
+def show_validation(reports: Mapping[str, Report]) -> None:
+    """Prints the failed checks, each with its count and an example, and the sums."""
+    console = _console()
+    failed = [(name, r) for name, report in reports.items() for r in report.results if not r.passed]
+    if failed:
+        table = _table("Failed checks", "", "source", "check", "column", "what", "for example")
+        for name, result in failed:
+            table.add_row(
+                _severity(str(result.severity)),
+                name,
+                result.check_name.removesuffix("_validation"),
+                Text(result.column or ""),
+                Text(result.message, overflow="fold"),
+                _example(result),
+            )
+        console.print(table)
+    for name, report in reports.items():
+        counts = f"{report.passed} of {report.total_checks} checks passed"
+        verdict = f", {report.errors} errors, {report.warnings} warnings" if report.failed else ""
+        console.print(Text(f"{name}: {counts}{verdict}", style="" if report.ok else "bold red"))
+
+
+def _example(result: Result) -> Text:
+    if not result.sample:
+        return Text("")
+    return Text(", ".join(f"{k}={v!r}" for k, v in result.sample[0].items()), overflow="ellipsis", no_wrap=True)
+
+
+def _severity(severity: str) -> Text:
+    return Text(severity.upper(), style=_STYLES[severity])
+
+
+def _table(title: str, *columns: str, numbers: int = 0) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if 0 < i <= numbers else "left", header_style="dim")
+    return table
+
+
+def _console() -> Console:
+    # A file or a pipe has no width: as wide as it takes, so that nothing is cut.
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+class _Live:
+    """A spinner with the current step, for terminals."""
+
+    def __init__(self, status: Status) -> None:
+        self.status, self.text = status, ""
+
+    def step(self, stage: str, name: str) -> None:
+        self.text = f"{stage} {name}"
+        self.status.update(self.text)
+
+    def rows(self, count: int) -> None:
+        self.status.update(f"{self.text}: {count:,} rows")
+
+
+class _Lines:
+    """A line per step, for logs."""
+
+    def step(self, stage: str, name: str) -> None:
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {stage} {name}\n")
+        sys.stderr.flush()
+
+    def rows(self, count: int) -> None:
+        """Counts are in the report."""
+
+
+@contextmanager
+def live_progress(*, quiet: bool = False, verbose: bool = False) -> Iterator[Progress | None]:
+    """Progress on standard error: live on a terminal, plain lines otherwise or when ``verbose``; none if quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty() and not verbose:
+        with Console(file=sys.stderr).status("") as status:
+            yield _Live(status)
+    else:
+        yield _Lines()

@@ -1,0 +1,443 @@
+"""Executes a plan: land, judge, compute, publish, register; every step recorded in the ledger.
+
+A run that ends early, however it ends, leaves what was published as it was: files get their places one rename each,
+after all of them have been computed, and nothing else in the output folder is ever touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.checks import Report
+from engine.errors import MaestroError
+from engine.landing import Landed, Metrics, land
+from engine.ledger import Ledger
+from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan
+from engine.sinks.parquet import Part, Staging
+from engine.sources import open_source
+from engine.spec import Pipeline, secrets_of
+from engine.types import compact, iso, parse_moment, redact
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from engine.features.fit import Applied, Fit
+    from engine.sinks.feast import FeatureRepo, OfflineView
+
+log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Hears of a run as it goes on."""
+
+    def step(self, stage: str, name: str) -> None:
+        """Stage ``read``, ``check``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
+
+    def rows(self, count: int) -> None:
+        """So many rows of the current step are done."""
+
+
+class _Silent:
+    def step(self, stage: str, name: str) -> None:
+        log.info("%s %s", stage, name)
+
+    def rows(self, count: int) -> None:
+        log.debug("%d rows", count)
+
+
+@dataclass
+class SourceReport:
+    """What was read of a source, and what its checks found (None: it has none)."""
+
+    name: str
+    location: str
+    metrics: Metrics
+    report: Report | None = None
+    state: str = "landed"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "location": self.location,
+            "state": self.state,
+            "metrics": self.metrics.to_dict(),
+            "validation": self.report.to_dict() if self.report else None,
+        }
+
+
+@dataclass
+class ViewReport:
+    """What was published of a view.
+
+    Attributes:
+        files: paths below the output folder, by as-of.
+        rows: published rows by as-of.
+        settings: the constants applied.
+        timeless: role: attributes that carry no time, taken as they stood at ingestion, after the as-of.
+        absent_columns: role: columns its source lacks, read as null.
+        left_out: role: rows that took part in nothing, for a null key or a null timestamp.
+        applied: per as-of, what the pinned fit did.
+    """
+
+    name: str
+    files: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    timeless: dict[str, list[str]] = field(default_factory=dict)
+    absent_columns: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    fit_version: int = 0
+    applied: list[Applied] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "files": self.files,
+            "rows": self.rows,
+            "settings": dict(self.settings),
+            "timeless_attributes": self.timeless,
+            "absent_columns": self.absent_columns,
+            "left_out": self.left_out,
+            "fit_version": self.fit_version,
+            "dropped": [a.dropped for a in self.applied],
+            "filled": [dict(a.filled) for a in self.applied],
+            "clipped": [dict(a.clipped) for a in self.applied],
+            "all_null": [list(a.all_null) for a in self.applied],
+        }
+
+
+@dataclass
+class RunReport:
+    """What a run did. ``status``: ``done``, or ``blocked`` when an ERROR check failed and nothing was published."""
+
+    run_id: str
+    pipeline: str
+    status: str
+    as_of: tuple[datetime, ...]
+    created_timestamp: datetime
+    sources: list[SourceReport] = field(default_factory=list)
+    views: list[ViewReport] = field(default_factory=list)
+    feast: dict[str, Any] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.status == "done" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, in a stable order."""
+        return {
+            "run_id": self.run_id,
+            "pipeline": self.pipeline,
+            "status": self.status,
+            "as_of": [iso(t) for t in self.as_of],
+            "created_timestamp": iso(self.created_timestamp),
+            "sources": [s.to_dict() for s in self.sources],
+            "views": [v.to_dict() for v in self.views],
+            "feast": self.feast,
+            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+        }
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    as_of: str | date | datetime | Sequence[str | date | datetime] | None = None,
+    refit: bool = False,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Runs a pipeline at one or several as-ofs; None is now.
+
+    Args:
+        refit: fits missing values and normalisation anew and pins the result for later runs.
+
+    Raises:
+        ConfigError, UsageError: before anything is read.
+        SourceError, DataError, SinkError, LedgerError: what earlier runs published stays as it was.
+    """
+    return execute(compile_plan(pipeline, as_of), refit=refit, progress=progress)
+
+
+def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None) -> RunReport:
+    """Runs a compiled plan; see `run`."""
+    secrets = {s for source in plan.sources for s in secrets_of(source.spec)}
+    with Ledger(plan.workdir) as ledger, ledger.lock():
+        created = datetime.now(UTC)
+        run_id = f"{compact(created)}-{uuid.uuid4().hex[:8]}"
+        ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
+        report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
+        try:
+            _Run(plan, ledger, report, refit, progress or _Silent()).execute()
+        except MaestroError as error:
+            ledger.finish(run_id, "failed", error.to_dict())
+            raise
+        except BaseException as error:
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            text = redact(f"{type(error).__name__}: {error}", secrets)
+            ledger.finish(run_id, status, {"code": "internal", "message": text})
+            raise
+        ledger.finish(run_id, report.status)
+    return report
+
+
+def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceReport]:
+    """Reads the sources that have checks and judges them; nothing is kept, nothing is published."""
+    progress = progress or _Silent()
+    folder = plan.workdir / "validate" / uuid.uuid4().hex
+    reports = []
+    try:
+        for source in plan.sources:
+            if source.name in plan.suites:
+                landed = _land(plan, source, folder / source.name, progress)
+                reports.append(_judge(plan, source, landed, progress))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return reports
+
+
+def validate_file(path: str | Path, checks: str | Path, *, as_of: str | date | datetime | None = None) -> Report:
+    """Judges one data file (or glob) by the checks of a YAML file: the content of one ``validation`` entry.
+
+    Raises:
+        ConfigError: the checks are not written as they must be.
+        SourceError: the data cannot be read.
+    """
+    from engine.config import load_validation
+
+    spec = load_validation(checks)
+    with tempfile.TemporaryDirectory(prefix="maestro-") as workdir:
+        source = {"type": "file", "path": str(path)}
+        pipeline = Pipeline(name="file", workdir=workdir, sources={"data": source}, validation={"data": spec})
+        [judged] = validate(compile_plan(pipeline, as_of))
+    assert judged.report is not None  # noqa: S101 - the source has checks
+    return judged.report
+
+
+def _land(plan: Plan, source: SourcePlan, folder: Path, progress: Progress) -> Landed:
+    progress.step("read", source.name)
+    return land(
+        open_source(source.name, source.spec, plan.base),
+        source.spec,
+        folder,
+        name=source.name,
+        memory_limit=plan.memory_limit,
+        progress=progress.rows,
+    )
+
+
+def _judge(plan: Plan, source: SourcePlan, landed: Landed, progress: Progress) -> SourceReport:
+    report = None
+    if suite := plan.suites.get(source.name):
+        progress.step("check", source.name)
+        report = suite.validate(landed.scan())
+    state = "accepted" if report is None or report.ok else "blocked"
+    return SourceReport(source.name, source.location, landed.metrics, report, state)
+
+
+class _Run:
+    """One execution of a plan, from the first row read to the last value loaded."""
+
+    def __init__(self, plan: Plan, ledger: Ledger, report: RunReport, refit: bool, progress: Progress) -> None:
+        self.plan, self.ledger, self.report, self.refit, self.progress = plan, ledger, report, refit, progress
+        self.landed: dict[str, Landed] = {}
+        self.fits: dict[str, Fit] = {}
+        self.key_dtypes: dict[str, str] = {}
+
+    def execute(self) -> None:
+        landing = self.plan.workdir / "landing"
+        with self._timed("read"):
+            for source in self.plan.sources:
+                self._land(source, landing / source.name / self.report.run_id)
+        with self._timed("check"):
+            for source in self.plan.sources:
+                self._judge(source)
+        if any(s.state == "blocked" for s in self.report.sources):
+            self.report.status = "blocked"
+            return
+        if self.plan.views:
+            with Staging(self.plan.output, self.plan.pipeline, self.report.run_id).open() as staging:
+                with self._timed("compute"):
+                    parts = [part for view in self.plan.views for part in self._compute(view, staging)]
+                with self._timed("publish"):
+                    self._publish(parts)
+        if self.plan.feast:
+            with self._timed("feast"):
+                self._feast()
+        self.report.status = "done"
+        self._forget_superseded(landing)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.report.seconds[stage] = time.monotonic() - started
+
+    def _land(self, source: SourcePlan, folder: Path) -> None:
+        try:
+            landed = _land(self.plan, source, folder, self.progress)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.landed[source.name] = landed
+        metrics = landed.metrics
+        gone = metrics.records_failed + metrics.duplicates_removed
+        if metrics.records_read != metrics.records_written + gone:
+            raise AssertionError(f"{source.name}: {metrics} does not add up")
+        self.ledger.landed(self.report.run_id, source.name, source.location, metrics.to_dict(), landed.files)
+
+    def _judge(self, source: SourcePlan) -> None:
+        judged = _judge(self.plan, source, self.landed[source.name], self.progress)
+        self.report.sources.append(judged)
+        found = judged.report.to_dict() if judged.report else None
+        self.ledger.judged(self.report.run_id, source.name, accepted=judged.state == "accepted", report=found)
+
+    def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
+        """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one."""
+        from engine.features.inputs import Inputs
+
+        view, name = view_plan.view, view_plan.name
+        self.progress.step("compute", name)
+        report = ViewReport(name, settings=view.settings)
+        self.report.views.append(report)
+        tables = {role: self.landed[source].files for role, source in view_plan.sources.items()}
+        names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
+        spill = staging.folder / "spill"
+        with Inputs(view, tables, names=names, memory_limit=self.plan.memory_limit, spill=spill) as inputs:
+            self._describe(view_plan, inputs, report)
+            for as_of in self.plan.as_of:
+                part = self._compute_one(view_plan, inputs, as_of, staging, report)
+                self.progress.rows(part.rows)
+                report.rows.append(part.rows)
+                yield report, as_of, part
+
+    def _compute_one(
+        self, view_plan: ViewPlan, inputs: Any, as_of: datetime, staging: Staging, report: ViewReport
+    ) -> Part:
+        import polars as pl
+
+        from engine.features.compute import compute_to_parquet
+        from engine.features.fit import apply
+
+        view = view_plan.view
+        raw = staging.folder / f"{view_plan.name}-raw.parquet"
+        compute_to_parquet(inputs, view, as_of, raw)
+        frame = pl.scan_parquet(raw, hive_partitioning=False)
+        self.key_dtypes[view_plan.name] = str(frame.collect_schema()[view.entity.key])
+        self.fits[view_plan.name] = self._fit(view_plan, frame)
+        frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)
+        report.applied.append(applied)
+        frame = frame.with_columns(
+            pl.lit(self.report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
+        )
+        part = staging.write(frame, view_plan.name, as_of)
+        raw.unlink()
+        return part
+
+    def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
+        """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""
+        from engine.features.fit import Fit, learn
+
+        pinned = self.fits.get(view_plan.name)
+        if pinned is None and not self.refit:
+            known = self.ledger.fit(self.plan.pipeline, view_plan.name)
+            pinned = Fit.from_dict(known[1]) if known else None
+        return learn(
+            frame,
+            view_plan.view.feature_names,
+            handle_missing=view_plan.spec.handle_missing,
+            normalize=view_plan.spec.normalize,
+            definitions=view_plan.definitions,
+            pinned=pinned,
+        )
+
+    def _describe(self, view_plan: ViewPlan, inputs: Any, report: ViewReport) -> None:
+        for role in view_plan.view.roles:
+            used = {c.name for c in view_plan.view.used(role)}
+            absent = [c for c in inputs.absent[role.name] if c in used]
+            counts = inputs.counts[role.name]
+            if absent:
+                report.absent_columns[role.name] = absent
+            if counts.null_keys or counts.null_timestamps:
+                report.left_out[role.name] = {
+                    "null_keys": counts.null_keys,
+                    "null_timestamps": counts.null_timestamps,
+                }
+            timeless = [c for c in view_plan.view.timeless(role) if c not in absent]
+            if timeless and self.plan.as_of[0] < self.report.created_timestamp:
+                report.timeless[role.name] = timeless
+
+    def _publish(self, parts: Sequence[tuple[ViewReport, datetime, Part]]) -> None:
+        """Pins the fits, then gives every file its place."""
+        for report in self.report.views:
+            self.progress.step("publish", report.name)
+            fit = self.fits[report.name].to_dict()
+            report.fit_version = self.ledger.pin(
+                self.report.run_id, self.plan.pipeline, report.name, self.plan.as_of[0], fit
+            )
+        for report, as_of, part in parts:
+            part.publish()
+            path = part.target.relative_to(self.plan.output).as_posix()
+            report.files.append(path)
+            self.ledger.publish(
+                self.report.run_id,
+                self.plan.pipeline,
+                report.name,
+                as_of,
+                path,
+                part.rows,
+                self.report.created_timestamp,
+            )
+
+    def _feast(self) -> None:
+        repo, views = self._repo()
+        self.progress.step("feast", "register")
+        repo.write(views)
+        repo.apply()
+        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": {}}
+        if self.plan.feast and self.plan.feast.materialize:
+            windows = {}
+            for view in self.plan.views:
+                # The store keeps what was written last: the newest as-of must be, also after a backfill of older ones.
+                newest = max(parse_moment(p["as_of"]) for p in self.ledger.published(self.plan.pipeline, view.name))
+                windows[view.name] = (self.plan.as_of[0], newest)
+            self.progress.step("feast", "materialize")
+            repo.materialize(windows)
+            self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}
+
+    def _repo(self) -> tuple[FeatureRepo, list[OfflineView]]:
+        from engine.sinks.feast import FeatureRepo, OfflineView
+
+        assert self.plan.feast is not None  # noqa: S101 - the caller has looked
+        assert self.plan.feast_repo is not None  # noqa: S101
+        views = [
+            OfflineView(
+                name=v.name,
+                entity=v.view.name,
+                key=v.view.entity.key,
+                key_dtype=self.key_dtypes[v.name],
+                features=tuple((f.name, "Float64" if v.spec.normalize else f.dtype) for f in v.view.features),
+                path=self.plan.output / v.name,
+                description=f"The {v.view.name} set, published by the pipeline {self.plan.pipeline}",
+            )
+            for v in self.plan.views
+        ]
+        repo = FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.feast.online_store.type)
+        return repo, views
+
+    def _forget_superseded(self, landing: Path) -> None:
+        """Removes what earlier runs landed: this run read every source anew and all of it was accepted."""
+        self.ledger.forget_chunks(self.plan.pipeline, keep=self.report.run_id)
+        for source in self.plan.sources:
+            for folder in (landing / source.name).iterdir():
+                if folder.name != self.report.run_id:
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,105 @@
+"""Published features: one Parquet file per view and as-of, seen whole or not at all.
+
+``<output>/<view>/event_date=YYYY-MM-DD/part-<as-of>.parquet``; staging lies beside the output folder, on the same
+file system and outside every folder that readers list, and each file gets its place by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from engine.errors import SinkError
+from engine.types import compact
+
+
+def part_path(view: str, as_of: datetime) -> Path:
+    """A published file's path below the output folder."""
+    return Path(view) / f"event_date={as_of:%Y-%m-%d}" / f"part-{compact(as_of)}.parquet"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A staged file: complete, durable, not yet visible."""
+
+    staged: Path
+    target: Path
+    rows: int
+
+    def publish(self) -> None:
+        """Puts the file in its place, over an earlier one of the same name, in one step.
+
+        Raises:
+            SinkError: the output folder cannot be written.
+        """
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self.staged.replace(self.target)
+            _sync(self.target.parent)
+        except OSError as error:
+            raise unwritable(self.target.parent, error) from None
+
+
+class Staging:
+    """A folder for files that are not yet published; gone when the run ends."""
+
+    def __init__(self, output: Path, pipeline: str, run_id: str) -> None:
+        self.output = output
+        self.folder = output.parent / f".{output.name}.staging" / pipeline / run_id
+
+    @contextmanager
+    def open(self) -> Iterator[Staging]:
+        """Makes the folder, and removes it and what killed runs of the same pipeline left beside it."""
+        ours = self.folder.parent
+        try:
+            shutil.rmtree(ours, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        except OSError as error:
+            raise unwritable(ours, error) from None
+        try:
+            yield self
+        finally:
+            shutil.rmtree(ours, ignore_errors=True)
+            with suppress(OSError):  # another pipeline stages here too
+                ours.parent.rmdir()
+
+    def write(self, frame: pl.LazyFrame, view: str, as_of: datetime) -> Part:
+        """Writes ``frame`` (in its order) as the file of ``view`` and ``as_of``, durably, but not yet visible.
+
+        Raises:
+            SinkError: the disk is full or cannot be written.
+        """
+        relative = part_path(view, as_of)
+        staged = self.folder / relative
+        try:
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            frame.sink_parquet(staged, compression="zstd", maintain_order=True)
+            _sync(staged)
+        except OSError as error:
+            raise unwritable(staged.parent, error) from None
+        return Part(staged, self.output / relative, pq.read_metadata(staged).num_rows)
+
+
+def unwritable(folder: Path, error: OSError) -> SinkError:
+    return SinkError(
+        f"cannot write: {error.strerror or error}",
+        code="output.unwritable",
+        where=str(folder),
+        fix="free disk space, or choose an output.path that can be written",
+    )
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
