@@ -1,7 +1,7 @@
 """maestro-engine: one declared pipeline from sources to a feature store.
 
-``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``plan`` shows what it would do, ``run`` does it. The
-seed's smaller calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
+``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``compile_plan`` says what it would do, ``run_pipeline``
+does it. The seed's smaller calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
 """
 
 from importlib import import_module
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.config import load_pipeline
     from engine.errors import MaestroError
-    from engine.plan import Plan
-    from engine.plan import compile_plan as plan
-    from engine.run import RunReport, run
+    from engine.plan import Plan, compile_plan
+    from engine.run import RunReport, run_pipeline
     from engine.spec import Pipeline
 
-__all__ = ["MaestroError", "Pipeline", "Plan", "RunReport", "load_pipeline", "plan", "run"]
+__all__ = ["MaestroError", "Pipeline", "Plan", "RunReport", "compile_plan", "load_pipeline", "run_pipeline"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -24,8 +23,8 @@ _HOMES = {
     "Plan": ("engine.plan", "Plan"),
     "RunReport": ("engine.run", "RunReport"),
     "load_pipeline": ("engine.config", "load_pipeline"),
-    "plan": ("engine.plan", "compile_plan"),
-    "run": ("engine.run", "run"),
+    "compile_plan": ("engine.plan", "compile_plan"),
+    "run_pipeline": ("engine.run", "run_pipeline"),
 }
 
 

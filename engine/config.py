@@ -207,7 +207,7 @@ def _check_events(text: str, stop: Any) -> None:
                 mark,
                 fix="quote a text that begins with & or *, or write the value out",
             )
-        if getattr(event, "tag", None):
+        if tag := getattr(event, "tag", None):
             raise stop(
                 "config.tag",
                 f"the tag {tag!r} is not used here",
@@ -331,10 +331,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def _close(node: Any) -> None:
-    """Names that fit no pattern are mistakes; pydantic leaves that open."""
+    """Names that fit no pattern are mistakes, which pydantic leaves open; a ``${VAR}`` fits every text."""
     if isinstance(node, dict):
         if "patternProperties" in node:
             node["additionalProperties"] = False
+        if isinstance(node.get("pattern"), str):
+            node["pattern"] += r"|\$\{"
         for child in node.values():
             _close(child)
     elif isinstance(node, list):
@@ -357,7 +359,8 @@ def problems_of(
         node = _schema_at(schema, path[:-1] if item["type"] in ("missing", "extra_forbidden") else path, data)
         shown = "" if path in interpolated or _secret(node) else f", got {_kind(item['input'])}"
         found.setdefault(path, _problem(item, path, node, shown))
-    return list(found.values())
+    misspelt = {(p.path[:-1], p.fix) for p in found.values() if p.code == "config.unknown_key"}
+    return [p for p in found.values() if not p.path or (p.path[:-1], f"did you mean {p.path[-1]!r}?") not in misspelt]
 
 
 def _problem(item: Any, path: Path_, node: dict[str, Any], shown: str) -> Problem:
@@ -417,6 +420,7 @@ _MESSAGES = {
     "string_pattern_mismatch": "not written as it must be",
     "finite_number": "expected a finite number",
     "missing": "expected two values",
+    "too_short": "expected at least one",
     "too_long": "expected two values",
 }
 

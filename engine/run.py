@@ -149,7 +149,7 @@ class RunReport:
         }
 
 
-def run(
+def run_pipeline(
     pipeline: Pipeline,
     *,
     as_of: str | date | datetime | Sequence[str | date | datetime] | None = None,
@@ -169,7 +169,7 @@ def run(
 
 
 def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None) -> RunReport:
-    """Runs a compiled plan; see `run`."""
+    """Runs a compiled plan; see `run_pipeline`."""
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)}
     with Ledger(plan.workdir) as ledger, ledger.lock():
         created = datetime.now(UTC)

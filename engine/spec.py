@@ -321,7 +321,7 @@ class ValidationSpec(Spec):
     ] = {}
     freshness: Freshness | None = None
     distribution: Annotated[
-        dict[Column, Annotated[Expected, BeforeValidator(_expected)]],
+        dict[Column, Annotated[Expected, BeforeValidator(_expected, json_schema_input_type=float | Expected)]],
         Field(description="column: expected mean, or {expected_mean, tolerance}"),
     ] = {}
     min_rows: Annotated[int, Field(ge=0, description="fewest rows the whole table may have")] = 1
@@ -428,7 +428,7 @@ class Pipeline(Spec):
         str,
         StringConstraints(pattern=r"^[1-9][0-9]{0,6}(MB|GB|MiB|GiB)$"),
         Field(
-            description="a whole number and MB, GB, MiB or GiB: for joins, aggregation and deduplication; more than this is spilled to the workdir"
+            description="a whole number and MB, GB, MiB or GiB; joins and aggregates that need more are spilled to disk"
         ),
     ] = "512MiB"
     sources: Annotated[dict[Name, AnySource], Field(min_length=1)]
