@@ -73,6 +73,7 @@ _published = sa.Table(
     sa.Column("run_id", sa.ForeignKey("runs.run_id"), nullable=False),
     sa.Column("path", sa.String, nullable=False),  # relative to the output folder
     sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("definition", sa.String, nullable=False),  # fingerprint of what the values rest on
     sa.Column("created_timestamp", sa.String, nullable=False),
 )
 
@@ -248,7 +249,16 @@ class Ledger:
         return version
 
     def publish(
-        self, run_id: str, pipeline: str, view: str, as_of: datetime, path: str, rows: int, created: datetime
+        self,
+        run_id: str,
+        pipeline: str,
+        view: str,
+        as_of: datetime,
+        *,
+        path: str,
+        rows: int,
+        definition: str,
+        created: datetime,
     ) -> None:
         """Records a published file, in place of what the same view and as-of had."""
         with self._engine.begin() as connection:
@@ -267,6 +277,7 @@ class Ledger:
                     run_id=run_id,
                     path=path,
                     rows=rows,
+                    definition=definition,
                     created_timestamp=iso(created),
                 )
             )

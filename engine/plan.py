@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from engine.checks import Suite
 from engine.errors import ConfigError, Problem, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
+from engine.sinks.paths import part_path
 from engine.spec import SETS, AnySource, FeastSpec, Pipeline, ViewSpec, location_of
 from engine.types import Duration, iso, parse_moment
 
@@ -50,12 +51,28 @@ class ViewPlan:
     Attributes:
         view: with the features to publish only.
         sources: role: source.
+        as_of: the moments to publish, earliest first.
+        again: those among them that nobody asked for: they were published under another definition, and a view's
+            files must agree.
     """
 
     name: str
     view: FeatureView
     sources: Mapping[str, str]
     spec: ViewSpec
+    as_of: tuple[datetime, ...] = ()
+    again: tuple[datetime, ...] = ()
+
+    @property
+    def definition(self) -> str:
+        """A fingerprint of all that the published values rest on, the data and the fit aside."""
+        parts = {**self.definitions, "": [self.spec.handle_missing, self.spec.normalize]}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What will be published, below the output folder."""
+        return tuple(part_path(self.name, t).as_posix() for t in self.as_of)
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -73,6 +90,9 @@ class ViewPlan:
             "settings": dict(self.view.settings),
             "handle_missing": self.spec.handle_missing,
             "normalize": self.spec.normalize,
+            "as_of": [iso(t) for t in self.as_of],
+            "again": [iso(t) for t in self.again],
+            "files": list(self.files),
             "features": [{"name": f.name, "dtype": f.dtype, "description": f.description} for f in self.view.features],
         }
 
@@ -92,12 +112,6 @@ class Plan:
     feast: FeastSpec | None = None
     feast_repo: Path | None = None
     base: Path = field(default_factory=Path.cwd)
-
-    def files(self, view: str) -> list[str]:
-        """The files that a view will be published as, below the output folder."""
-        from engine.types import compact
-
-        return [f"{view}/event_date={t:%Y-%m-%d}/part-{compact(t)}.parquet" for t in self.as_of]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without secrets, in a stable order."""
@@ -119,7 +133,7 @@ class Plan:
                 ]
                 for name, suite in self.suites.items()
             },
-            "views": [{**v.to_dict(), "files": self.files(v.name)} for v in self.views],
+            "views": [v.to_dict() for v in self.views],
             "output": str(self.output),
             "feast": (
                 {
@@ -151,10 +165,11 @@ def compile_plan(
     views = tuple(v for name, spec in pipeline.features.items() if (v := _view_plan(pipeline, name, spec, problems)))
     if problems:
         raise ConfigError([pipeline.locate(p) for p in problems])
+    workdir = pipeline.resolve(pipeline.workdir)
     newest = moments[-1]
     return Plan(
         pipeline=pipeline.name,
-        workdir=pipeline.resolve(pipeline.workdir),
+        workdir=workdir,
         memory_limit=pipeline.memory_limit,
         as_of=moments,
         sources=tuple(SourcePlan(n, location_of(s, pipeline.base), s) for n, s in pipeline.sources.items()),
@@ -167,7 +182,7 @@ def compile_plan(
             )
             for name, spec in pipeline.validation.items()
         },
-        views=views,
+        views=_with_moments(views, moments, pipeline.name, workdir),
         output=pipeline.resolve(pipeline.output.path),
         feast=pipeline.feast,
         feast_repo=pipeline.resolve(pipeline.feast.repo) if pipeline.feast else None,
@@ -180,6 +195,27 @@ def _moments(as_of: Any) -> tuple[datetime, ...]:
         return (datetime.now(UTC),)
     values = [as_of] if isinstance(as_of, str | date) else list(as_of)
     return tuple(sorted({parse_moment(v) for v in values})) or (datetime.now(UTC),)
+
+
+def _with_moments(
+    views: tuple[ViewPlan, ...], moments: tuple[datetime, ...], pipeline: str, workdir: Path
+) -> tuple[ViewPlan, ...]:
+    """Each view with its as-ofs: those asked for, and those published under another definition than today's."""
+    if not views or not (workdir / "ledger.db").exists():
+        return tuple(replace(view, as_of=moments) for view in views)
+    from engine.ledger import Ledger
+
+    planned = []
+    with Ledger(workdir) as ledger:
+        for view in views:
+            outdated = {
+                parse_moment(file["as_of"])
+                for file in ledger.published(pipeline, view.name)
+                if file["definition"] != view.definition
+            }
+            again = tuple(sorted(outdated - set(moments)))
+            planned.append(replace(view, as_of=tuple(sorted({*moments, *again})), again=again))
+    return tuple(planned)
 
 
 def _key_columns(source: AnySource) -> tuple[str, ...]:

@@ -53,8 +53,9 @@ def show_plan(plan: Plan) -> None:
     if plan.views:
         console.print(Text("Write", style="bold"), highlight=False)
         for view in plan.views:
-            for file in plan.files(view.name):
-                console.print(Text(f"  {plan.output}/{file}"), soft_wrap=True)
+            for moment, file in zip(view.as_of, view.files, strict=True):
+                why = "  (again: published under another definition)" if moment in view.again else ""
+                console.print(Text(f"  {plan.output}/{file}{why}"), soft_wrap=True)
     if plan.feast:
         then = ", then loaded into its online store" if plan.feast.materialize else ""
         console.print(Text(f"Register with Feast in {plan.feast_repo}{then}"), soft_wrap=True)

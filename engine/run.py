@@ -276,6 +276,9 @@ class _Run:
         self.report.status = "done"
         self._forget_superseded(landing)
 
+    def view_plan(self, name: str) -> ViewPlan:
+        return next(v for v in self.plan.views if v.name == name)
+
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.monotonic()
@@ -314,7 +317,7 @@ class _Run:
         spill = staging.folder / "spill"
         with Inputs(view, tables, names=names, memory_limit=self.plan.memory_limit, spill=spill) as inputs:
             self._describe(view_plan, inputs, report)
-            for as_of in self.plan.as_of:
+            for as_of in view_plan.as_of:
                 part = self._compute_one(view_plan, inputs, as_of, staging, report)
                 self.progress.rows(part.rows)
                 report.rows.append(part.rows)
@@ -373,7 +376,7 @@ class _Run:
                     "null_timestamps": counts.null_timestamps,
                 }
             timeless = [c for c in view_plan.view.timeless(role) if c not in absent]
-            if timeless and self.plan.as_of[0] < self.report.created_timestamp:
+            if timeless and view_plan.as_of[0] < self.report.created_timestamp:
                 report.timeless[role.name] = timeless
 
     def _publish(self, parts: Sequence[tuple[ViewReport, datetime, Part]]) -> None:
@@ -382,7 +385,7 @@ class _Run:
             self.progress.step("publish", report.name)
             fit = self.fits[report.name].to_dict()
             report.fit_version = self.ledger.pin(
-                self.report.run_id, self.plan.pipeline, report.name, self.plan.as_of[0], fit
+                self.report.run_id, self.plan.pipeline, report.name, self.view_plan(report.name).as_of[0], fit
             )
         for report, as_of, part in parts:
             part.publish()
@@ -393,9 +396,10 @@ class _Run:
                 self.plan.pipeline,
                 report.name,
                 as_of,
-                path,
-                part.rows,
-                self.report.created_timestamp,
+                path=path,
+                rows=part.rows,
+                definition=self.view_plan(report.name).definition,
+                created=self.report.created_timestamp,
             )
 
     def _feast(self) -> None:
@@ -409,7 +413,7 @@ class _Run:
             for view in self.plan.views:
                 # The store keeps what was written last: the newest as-of must be, also after a backfill of older ones.
                 newest = max(parse_moment(p["as_of"]) for p in self.ledger.published(self.plan.pipeline, view.name))
-                windows[view.name] = (self.plan.as_of[0], newest)
+                windows[view.name] = (view.as_of[0], newest)
             self.progress.step("feast", "materialize")
             repo.materialize(windows)
             self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}

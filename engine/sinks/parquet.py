@@ -18,12 +18,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from engine.errors import SinkError
-from engine.types import compact
-
-
-def part_path(view: str, as_of: datetime) -> Path:
-    """A published file's path below the output folder."""
-    return Path(view) / f"event_date={as_of:%Y-%m-%d}" / f"part-{compact(as_of)}.parquet"
+from engine.sinks.paths import part_path
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def test_a_variable_can_never_become_structure(tmp_path: Path, monkeypatch: pyte
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20),
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20).map("t{}".format),
     st.lists(st.integers(), max_size=3)), min_size=1))  # fmt: skip
 def test_what_pyyaml_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any]) -> None:
     path = tmp_path_factory.mktemp("yaml") / "x.yaml"
