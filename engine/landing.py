@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from engine.duck import connect, identifier, literal
 from engine.errors import SourceError, TransientSourceError, nearest
 from engine.sources import Chunk, Source, reading
-from engine.spec import Deduplicate, SourceSpec
+from engine.spec import Deduplicate, SourceSpec, secrets_of
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ class _Attempt:
     ) -> None:
         self.source, self.spec, self.folder, self.name = source, spec, folder, name
         self.memory_limit, self.progress = memory_limit, progress
+        self.secrets = secrets_of(spec)
         self.metrics = Metrics()
 
     def run(self) -> Landed:
@@ -162,7 +163,7 @@ class _Attempt:
             )
         self._unify(files)
         if self.spec.deduplicate:
-            with reading("the landed chunks", self.name):
+            with reading("the landed chunks", self.name, self.secrets):
                 self._deduplicate(files, self.spec.deduplicate)
         footers = [pq.read_metadata(path) for path in files]
         written = sum(footer.num_rows for footer in footers)
@@ -177,7 +178,7 @@ class _Attempt:
 
     def _write(self, chunk: Chunk, path: Path) -> None:
         """One pass over a chunk: renamed, rows with a null in a critical column left out, everything counted."""
-        with reading(chunk.origin, self.name):
+        with reading(chunk.origin, self.name, self.secrets):
             frame = self._mapped(chunk)
             schema = frame.collect_schema()
             critical = list(self.spec.critical_columns)
@@ -246,7 +247,7 @@ class _Attempt:
         schemas = [pl.read_parquet_schema(path) for path in files]
         if all(list(s.items()) == list(schemas[0].items()) for s in schemas):
             return
-        with reading("the landed chunks", self.name):
+        with reading("the landed chunks", self.name, self.secrets):
             empty = [pl.DataFrame(schema=s) for s in schemas]
             target = pl.concat(empty, how="diagonal_relaxed").schema
         for path, schema in zip(files, schemas, strict=True):
@@ -268,7 +269,7 @@ class _Attempt:
                 )
         columns = [pl.col(c).cast(t) if c in schema else pl.lit(None, t).alias(c) for c, t in target.items()]
         unified = path.with_suffix(".unified")
-        with reading("the landed chunks", self.name):
+        with reading("the landed chunks", self.name, self.secrets):
             frame.select(columns).sink_parquet(unified, compression="lz4")
         unified.replace(path)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -56,11 +56,11 @@ SETS = ("user", "task", "project", "team")
 NAMED_TYPES = ("int", "float", "string", "bool", "datetime", "date", "decimal", "list")
 _EXACT_TYPES = frozenset(
     """
-    Int8 Int16 Int32 Int64 Int128 UInt8 UInt16 UInt32 UInt64 Float32 Float64 String Utf8 Boolean Binary Categorical
-    Enum Date Time Datetime Duration Decimal List Array Struct Null
+    Int8 Int16 Int32 Int64 Int128 UInt8 UInt16 UInt32 UInt64 UInt128 Float16 Float32 Float64 String Utf8 Boolean
+    Binary Categorical Enum Date Time Datetime Duration Decimal List Array Struct Null
     int8 int16 int32 int64 uint8 uint16 uint32 uint64 halffloat double utf8 large_string large_utf8 string_view
     boolean binary large_binary date32 date64 time32 time64 timestamp duration decimal128 decimal256
-    large_list fixed_size_list struct dictionary null
+    list large_list fixed_size_list struct dictionary null
     """.split()  # noqa: SIM905 - 50 quoted names would be harder to read
 )
 BOUND_TEXT = "a number, a date or a timestamp in quotes, or null for an open end"
@@ -231,7 +231,7 @@ class S3Spec(SourceSpec):
         None
     )
     endpoint_url: Annotated[
-        str | None, Field(pattern=r"^https?://[^/\s]+/?$", description="of a store that is not Amazon's")
+        str | None, Field(pattern=r"^https?://[^/\s@]+/?$", description="of a store that is not Amazon's")
     ] = None
     access_key: Annotated[SecretStr | None, Field(description="default: what the environment offers")] = None
     secret_key: SecretStr | None = None
@@ -253,7 +253,12 @@ class ApiSpec(SourceSpec):
 
     type: Literal["api"]
     url: Annotated[
-        str, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$", description="begins with http:// or https://, no fragment")
+        str,
+        Field(
+            pattern=r"^https?://[^\s/?#@]+([/?][^\s#]*)?$",
+            repr=False,  # its query may hold a token
+            description="begins with http:// or https://; credentials belong in headers, and # is not used",
+        ),
     ]
     headers: Annotated[dict[Text, SecretStr], Field(description="sent with every request; never printed")] = {}
     params: Annotated[
@@ -668,7 +673,7 @@ def location_of(spec: AnySource, base: Path) -> str:
     if isinstance(spec, S3Spec):
         return f"s3://{spec.bucket}/{spec.key}"
     parts = urlsplit(spec.url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def secrets_of(spec: BaseModel) -> frozenset[str]:
@@ -682,6 +687,8 @@ def secrets_of(spec: BaseModel) -> frozenset[str]:
         value = getattr(spec, name)
         shortest = 8 if name == "params" else 4
         found |= {text for secret in _secret_strings(value) for text in _parts(secret) if len(text) >= shortest}
+    if isinstance(spec, ApiSpec):
+        found |= {value for _, value in parse_qsl(urlsplit(spec.url).query) if len(value) >= 8}
     return frozenset(found)
 
 

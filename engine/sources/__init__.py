@@ -1,13 +1,21 @@
-"""Sources: where rows come from. Each yields numbered, repeatable chunks in bounded memory."""
+"""Sources: where rows come from. Each yields numbered, repeatable chunks in bounded memory.
+
+``open_source`` gives the reader of a declared source; whoever collects or sinks a chunk's frame does it inside
+``reading``, because a scan fails only when it is run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from engine.errors import SourceError
 from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec
+from engine.types import redact
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,12 +28,16 @@ class Chunk:
     Attributes:
         number: from 0, in reading order; a later chunk's rows are later rows.
         origin: where the rows come from, for people (a path, ``pages 1-20``, ``rows 0-249999``); never a secret.
-        frame: the rows, unchanged, as a lazy frame: a scan of a file, or rows already in memory.
+        frame: the rows, unchanged, as a lazy frame: a scan of a file, or rows already in memory. Use it before
+            asking for the next chunk: what it scans may be a temporary copy.
+        rows: how many rows ``frame`` has to give; None where the source cannot say. A reader that gives another
+            number has lost or made up rows.
     """
 
     number: int
     origin: str
     frame: pl.LazyFrame
+    rows: int | None = None
 
 
 class Source(Protocol):
@@ -41,6 +53,10 @@ class Source(Protocol):
 
     def chunks(self) -> Iterator[Chunk]:
         """The table's chunks, in order, each time from the beginning.
+
+        A table without rows gives one chunk without rows, except where its columns cannot be known (an API's
+        empty answer, an empty NDJSON file), which gives none. Columns have one type within a chunk; between
+        chunks of an API or NDJSON source a type may differ (a column null throughout one chunk is ``Null`` there).
 
         Raises:
             TransientSourceError: reading failed in a way that a new attempt from the beginning may mend.
@@ -72,3 +88,54 @@ def open_source(name: str, spec: AnySource, base: Path) -> Source:
     from engine.sources.s3 import S3Source
 
     return S3Source(name, spec)
+
+
+@contextmanager
+def reading(origin: str, name: str, secrets: Iterable[str] = ()) -> Iterator[None]:
+    """Turn what goes wrong while a chunk is read into a SourceError that names its origin.
+
+    Covers Polars' and Arrow's errors, panics of native code, and the operating system's errors; the engine's own
+    errors, KeyboardInterrupt and SystemExit pass unchanged.
+
+    Args:
+        origin: the chunk's origin.
+        name: the source's name in the pipeline.
+        secrets: values that must not appear in the message.
+
+    Raises:
+        SourceError: ``source.unreadable``, or ``source.disk_full`` when there was no room to write what was read.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not _is_read_failure(error):
+            raise
+        where = f"sources.{name}"
+        text = redact(" ".join(str(error).split()), secrets)
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
+            raise SourceError(
+                f"the disk is full: {origin} was read, but could not be written",
+                code="source.disk_full",
+                where=where,
+                fix="free some space where workdir is, or set workdir to another disk",
+            ) from None
+        raise SourceError(
+            f"{origin} cannot be read: {text[:300] or type(error).__name__}",
+            code="source.unreadable",
+            where=where,
+            fix="check that it is complete and of the declared format",
+        ) from None
+
+
+def _is_read_failure(error: BaseException) -> bool:
+    import polars.exceptions
+    import pyarrow as pa
+
+    if is_panic(error):
+        return True
+    return isinstance(error, polars.exceptions.PolarsError | pa.ArrowException | OSError | MemoryError)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether ``error`` is a panic of a Rust extension; those are no ``Exception``."""
+    return type(error).__name__ == "PanicException"

@@ -1,0 +1,79 @@
+"""Local files: one path or a glob."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.errors import SourceError
+from engine.sources import Chunk, reading
+from engine.spec import SUFFIXES, FileSpec, file_format
+
+
+class FileSource:
+    """Reads files in the order of their paths, each as one chunk (NDJSON: as several).
+
+    ``*``, ``?``, ``[…]`` and ``**`` are expanded; hidden files and what lies in hidden folders are left out.
+    """
+
+    kind = "file"
+
+    def __init__(self, name: str, spec: FileSpec, base: Path) -> None:
+        self._name = name
+        self._spec = spec
+        self._pattern = os.path.normpath(base / Path(spec.path).expanduser())
+        self.location = self._pattern
+
+    def chunks(self) -> Iterator[Chunk]:
+        """See `engine.sources.Source.chunks`."""
+        from engine.sources import formats
+
+        form = self._spec.format or file_format(self._spec.path) or ""
+        number = 0
+        for path in self._paths():
+            with reading(path, self._name):
+                for piece in formats.pieces(
+                    Path(path), form, name=self._name, origin=path, batch_size=self._spec.batch_size
+                ):
+                    yield Chunk(number, piece.origin, piece.frame, piece.rows)
+                    number += 1
+
+    def _paths(self) -> list[str]:
+        from fsspec.implementations.local import LocalFileSystem
+
+        files = LocalFileSystem()
+        if files.isfile(self._pattern):  # also a name that looks like a pattern
+            return [self._pattern]
+        if files.isdir(self._pattern):
+            raise self._error(
+                f"{self._pattern} is a directory",
+                code="source.directory",
+                allowed="a file or a glob",
+                fix=f"write {self._spec.path.rstrip('/')}/*.parquet, or another suffix of {', '.join(SUFFIXES)}",
+            )
+        folder = fixed_folder(self._pattern)
+        found = [path for path in files.glob(self._pattern) if not is_hidden(path, folder) and files.isfile(path)]
+        if not found:
+            known = "" if files.isdir(folder) else ", which does not exist"
+            raise self._error(
+                f"no file matches {self._spec.path!r}; looked in {folder}{known}",
+                code="source.no_match",
+                allowed="a path relative to the pipeline file, or an absolute one; * ? [] and ** are expanded",
+                fix="correct the path, or create the file first",
+            )
+        return sorted(found)
+
+    def _error(self, message: str, *, code: str, allowed: str, fix: str) -> SourceError:
+        return SourceError(message, code=code, where=f"sources.{self._name}", allowed=allowed, fix=fix)
+
+
+def fixed_folder(pattern: str) -> str:
+    """The part of a glob before its first wildcard, up to the last slash."""
+    wild = min((pattern.index(mark) for mark in "*?[" if mark in pattern), default=len(pattern))
+    return pattern[:wild].rpartition("/")[0]
+
+
+def is_hidden(path: str, folder: str) -> bool:
+    """Whether a name below ``folder`` begins with a dot."""
+    return any(part.startswith(".") for part in path.removeprefix(folder).split("/"))

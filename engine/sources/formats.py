@@ -1,0 +1,238 @@
+"""File formats: one local file as lazy frames, with what Polars would read wrong in silence refused.
+
+Parquet and CSV are one lazy scan per file; NDJSON and JSON are records (`engine.sources.records`), NDJSON in pieces.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from engine.errors import SourceError
+
+PIECE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file or a part of it: what it is called, its rows as a lazy frame, and how many these have to be."""
+
+    origin: str
+    frame: pl.LazyFrame
+    rows: int | None
+
+
+def pieces(path: Path, form: str, *, name: str, origin: str, batch_size: int) -> Iterator[Piece]:
+    """The rows of one local file, in order.
+
+    Args:
+        path: the file; ``.gz`` and ``.zst`` are looked through, except for Parquet.
+        form: ``parquet``, ``csv``, ``ndjson`` or ``json``.
+        name: the source's name, for errors.
+        origin: what to call the file.
+        batch_size: most records of an NDJSON piece.
+
+    Raises:
+        SourceError: the file is not of its format, or is so in a way that would lose or change values.
+        polars and pyarrow errors: see `engine.sources.reading`.
+    """
+    fault = Fault(name, origin)
+    if form == "parquet":
+        yield parquet(str(path), pyarrow.parquet.ParquetFile(path).metadata.num_rows, origin)
+    elif form == "csv":
+        yield _csv(path, fault)
+    elif form == "ndjson":
+        yield from _ndjson(path, fault, batch_size)
+    else:
+        yield _json(path, fault)
+
+
+def parquet(location: str, rows: int, origin: str, options: Mapping[str, Any] | None = None) -> Piece:
+    """A Parquet file; ``rows`` as its footer says. Folders named ``key=value`` add no columns."""
+    frame = pl.scan_parquet(
+        location, hive_partitioning=False, glob=False, storage_options=dict(options) if options else None
+    )
+    return Piece(origin, frame, rows)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Words the errors of one file."""
+
+    name: str
+    origin: str
+
+    def __call__(
+        self, message: str, *, code: str = "source.malformed", allowed: str | None = None, fix: str
+    ) -> SourceError:
+        text = f"{self.origin}: {message}"
+        return SourceError(text, code=code, where=f"sources.{self.name}", allowed=allowed, fix=fix)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed."""
+    if path.suffix.lower() == ".gz":
+        with gzip.open(path) as stream:
+            yield stream  # type: ignore[misc]
+    elif path.suffix.lower() == ".zst":
+        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as compressed:
+            yield io.BufferedReader(pa.PythonFile(compressed, "r"))
+    else:
+        with path.open("rb") as stream:
+            yield stream
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------------
+
+
+def _csv(path: Path, fault: Fault) -> Piece:
+    """A CSV file: a comma, UTF-8, one line of column names; the types rest on all rows.
+
+    An empty field is null, an empty text in quotes is the empty text, a blank line is a row of nulls. Dates stay
+    text, and so does a column with an integer beyond int64. A column with a fraction somewhere is Float64.
+    """
+    _check_header(path, fault)
+    rows = _count_rows(path, fault)
+    frame = pl.scan_csv(path, infer_schema_length=None, glob=False, try_parse_dates=False)
+    schema = frame.collect_schema()
+    if wide := [column for column, dtype in schema.items() if dtype in (pl.Int128, pl.UInt128)]:
+        frame = pl.scan_csv(
+            path, infer_schema_length=None, glob=False, schema_overrides=dict.fromkeys(wide, pl.String())
+        )
+    return Piece(fault.origin, frame, rows)
+
+
+def _check_header(path: Path, fault: Fault) -> None:
+    with _opened(path) as stream:
+        raw = stream.readline()
+    if not raw.strip():
+        raise fault(
+            "there is no line of column names",
+            fix="write the column names as the first line, or leave the file out",
+        )
+    try:
+        line = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise fault("the column names are not UTF-8", fix="save the file as UTF-8") from None
+    if "\0" in line or "\r" in line.rstrip("\r\n"):
+        raise fault(
+            "the first line holds a NUL or a bare carriage return",
+            allowed="lines that end in \\n or \\r\\n",
+            fix="save the file as UTF-8 text with \\n line ends",
+        )
+    names = next(csv.reader([line.rstrip("\r\n")]))
+    repeated = [n for i, n in enumerate(names) if n in names[:i]]
+    if repeated:
+        raise fault(
+            f"the column {repeated[0]!r} is there twice",
+            code="source.repeated_column",
+            fix="rename one of them",
+        )
+
+
+def _count_rows(path: Path, fault: Fault) -> int:
+    """The number of rows; every one must have as many fields as the first line (Polars pads short ones with null)."""
+    options: dict[str, Any] = {
+        "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        "read_options": pyarrow.csv.ReadOptions(block_size=16 * 2**20),
+        "convert_options": pyarrow.csv.ConvertOptions(include_columns=["row"], include_missing_columns=True),
+    }
+    try:
+        with pyarrow.csv.open_csv(str(path), **options) as reader:
+            return sum(batch.num_rows for batch in reader)
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):  # column names without a line end
+            return 0
+        counts = re.search(r"Expected (\d+) columns, got (\d+)", str(error))
+        raise fault(
+            f"a row has {counts[2]} fields where {counts[1]} are named" if counts else str(error).partition("\n")[0],
+            allowed="as many fields in every row as there are column names",
+            fix="correct that row, or put quotes around texts that hold commas or line breaks",
+        ) from None
+
+
+# --- JSON --------------------------------------------------------------------------------------------------------
+
+
+def _ndjson(path: Path, fault: Fault, batch_size: int) -> Iterator[Piece]:
+    """A JSON object per line; blank lines do not count."""
+    from engine.sources import records
+
+    first = 1
+    with _opened(path) as stream:
+        while lines := _lines(stream, batch_size):
+            found = _objects(lines, first, fault)
+            last = first + len(lines) - 1
+            if found:
+                origin = f"{fault.origin} lines {first}-{last}"
+                frame = records.frame(found, where=f"sources.{fault.name}", origin=origin)
+                yield Piece(origin, frame.lazy(), len(found))
+            first = last + 1
+
+
+def _lines(stream: IO[bytes], most: int) -> list[bytes]:
+    lines: list[bytes] = []
+    size = 0
+    for line in islice(stream, most):
+        lines.append(line)
+        size += len(line)
+        if size >= PIECE_BYTES:
+            break
+    return lines
+
+
+def _objects(lines: list[bytes], first: int, fault: Fault) -> list[dict[str, Any]]:
+    from engine.sources import records
+
+    filled = [line for line in lines if line.strip()]
+    try:
+        found = records.parse(b"[" + b",".join(filled) + b"]")
+        if len(found) == len(filled) and all(type(r) is dict for r in found):
+            return list(found)
+    except ValueError:
+        pass
+    for number, line in enumerate(lines, first):
+        if not line.strip():
+            continue
+        try:
+            if type(records.parse(line)) is not dict:
+                raise ValueError("it is no JSON object")
+        except ValueError as error:
+            raise fault(
+                f"line {number} cannot be read: {error}",
+                allowed="one JSON object per line",
+                fix="correct that line",
+            ) from None
+    raise AssertionError("every line is an object, yet together they are not")
+
+
+def _json(path: Path, fault: Fault) -> Piece:
+    """One JSON array of objects, held in memory as a whole."""
+    from engine.sources import records
+
+    with _opened(path) as stream:
+        body = stream.read()
+    try:
+        found = records.parse(body)
+    except ValueError as error:
+        raise fault(
+            f"it is not JSON: {error}", fix="correct it, or write format: ndjson for one object per line"
+        ) from None
+    if not isinstance(found, list) or not all(type(r) is dict for r in found):
+        raise fault("it is not a list of objects", allowed="[{…}, {…}]", fix="wrap the objects in a list")
+    frame = records.frame(found, where=f"sources.{fault.name}", origin=fault.origin)
+    return Piece(fault.origin, frame.lazy(), len(found))

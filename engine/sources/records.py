@@ -1,0 +1,144 @@
+"""JSON records to a frame, exactly: no number is rounded, no value changes its type to fit its neighbours.
+
+Within one frame a column, a field of an object, or the items of a list have one kind:
+
+| JSON values (null and absent aside)  | becomes                                                                    |
+|--------------------------------------|----------------------------------------------------------------------------|
+| true, false                          | Boolean                                                                    |
+| integers                             | Int64, or UInt64 when one needs it; beyond that an error                   |
+| numbers with a fraction or exponent  | Float64, also when mixed with integers; an error for those beyond ±2^53    |
+| texts                                | String; dates and times stay text                                          |
+| lists                                | List of what the items are                                                 |
+| objects                              | Struct with the fields of all of them, null where one lacks a field        |
+| none                                 | Null                                                                       |
+
+Objects that never have a field cannot be stored: a column of them is null, a field of them is left out.
+
+Kinds do not mix: a column with texts and numbers, or with lists and comma-separated texts, is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from engine.errors import SourceError
+
+EXACT = 2**53
+NAMES = {bool: "true/false", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+
+
+def parse(body: bytes | str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON (NaN and Infinity are not), with line and column.
+    """
+    from pydantic_core import from_json
+
+    return from_json(body, allow_inf_nan=False, cache_strings="keys")
+
+
+def frame(records: Sequence[dict[str, Any]], *, where: str, origin: str) -> pl.DataFrame:
+    """``records`` as a frame, its columns in the order of their first appearance.
+
+    Args:
+        records: parsed JSON objects.
+        where: for errors, such as ``sources.tasks``.
+        origin: for errors: what the records were read from.
+
+    Raises:
+        SourceError: a column mixes kinds, or holds a number that cannot be held exactly.
+    """
+    names = dict.fromkeys(chain.from_iterable(records))
+    columns = []
+    for name in names:
+        values = [record.get(name) for record in records]
+        try:
+            columns.append(_series(name, values, _dtype(name, values)))
+        except _Unfit as error:
+            raise SourceError(
+                f"{error} ({origin})",
+                code=error.code,
+                where=where,
+                allowed="one kind of value per column, integers from -2^63 to 2^64-1; null and absent are always fine",
+                fix=error.fix,
+            ) from None
+    return pl.DataFrame(columns, height=len(records))
+
+
+def _series(name: str, values: list[Any], dtype: pl.DataType | None) -> pl.Series:
+    if dtype is None:
+        return pl.Series(name, [None] * len(values), dtype=pl.Null())
+    if not dtype.is_nested():
+        return pl.Series(name, values, dtype=dtype, strict=True)
+    kind = pl.Series([], dtype=dtype).to_arrow(compat_level=pl.CompatLevel.oldest()).type
+    return pl.Series(name, pa.array(values, type=kind), dtype=dtype)  # twenty times as fast as from Python lists
+
+
+class _Unfit(Exception):  # noqa: N818 - never leaves this module
+    """A column that has no exact type."""
+
+    def __init__(self, message: str, code: str, fix: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.fix = fix
+
+
+def _dtype(path: str, values: list[Any]) -> pl.DataType | None:
+    """The type that holds ``values``; None for nothing but objects without fields."""
+    kinds = set(map(type, values)) - {type(None)}
+    words = sorted({NAMES[kind] for kind in kinds})
+    if len(words) > 1:
+        raise _Unfit(
+            f"column {path!r} mixes {' and '.join(words)}",
+            "source.mixed_column",
+            "have the source write one kind, for example every value as text",
+        )
+    if not kinds:
+        return pl.Null()
+    if kinds <= {int, float}:
+        return _number(path, values, kinds)
+    kind = kinds.pop()
+    if kind is list:
+        inner = _dtype(f"{path}[]", list(chain.from_iterable(v for v in values if v is not None)))
+        return None if inner is None else pl.List(inner)
+    if kind is dict:
+        objects = [v for v in values if v is not None]
+        names = dict.fromkeys(chain.from_iterable(objects))
+        fields = {name: _dtype(f"{path}.{name}", [o.get(name) for o in objects]) for name in names}
+        kept = {name: dtype for name, dtype in fields.items() if dtype is not None}
+        return pl.Struct(kept) if kept else None
+    return pl.Boolean() if kind is bool else pl.String()
+
+
+def _number(path: str, values: list[Any], kinds: set[type]) -> pl.DataType:
+    numbers = [v for v in values if type(v) is int]
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    if float in kinds:
+        if low < -EXACT or high > EXACT:
+            raise _Unfit(
+                f"column {path!r} mixes fractions with integers beyond 2^53, which no float holds exactly",
+                "source.inexact_number",
+                "have the source write these numbers as text",
+            )
+        if any(v in (float("inf"), float("-inf")) for v in values):
+            raise _Unfit(
+                f"column {path!r} holds a number too large for a float",
+                "source.inexact_number",
+                "have the source write these numbers as text",
+            )
+        return pl.Float64()
+    if low >= -(2**63) and high < 2**63:
+        return pl.Int64()
+    if low >= 0 and high < 2**64:
+        return pl.UInt64()
+    raise _Unfit(
+        f"column {path!r} holds an integer beyond 64 bits",
+        "source.inexact_number",
+        "have the source write these numbers as text",
+    )

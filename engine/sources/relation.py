@@ -1,0 +1,102 @@
+"""A relation of a database: the table or query a source reads, and one consistent reading of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from engine.errors import SourceError, TransientSourceError, nearest
+from engine.spec import DatabaseSpec, secrets_of
+from engine.types import redact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What is to be read, and how its errors are worded.
+
+    Attributes:
+        name: the source's name in the pipeline.
+        spec: its declaration.
+        base: the folder that a relative SQLite path starts from.
+    """
+
+    name: str
+    spec: DatabaseSpec
+    base: Path
+
+    @cached_property
+    def url(self) -> str:
+        """The connection string, its password percent-encoded, so that drivers do not split it at an ``@``."""
+        scheme, _, rest = self.spec.connection_string.get_secret_value().partition("://")
+        userinfo, at, host = rest.rpartition("@")
+        if scheme == "sqlite" or not at:
+            return f"{scheme}://{rest}"
+        user, colon, password = userinfo.partition(":")
+        return f"{scheme}://{quote(unquote(user), safe='')}{colon}{quote(unquote(password), safe='')}@{host}"
+
+    @property
+    def location(self) -> str:
+        """Scheme, host and database, without user, password and options."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+    def subquery(self, query: str) -> str:
+        """``query`` in parentheses; the line break keeps a closing comment from swallowing the rest."""
+        return f"({query.strip().rstrip(';')}\n)"
+
+    def error(
+        self,
+        message: str,
+        *,
+        code: str = "source.unreadable",
+        allowed: str | None = None,
+        fix: str | None = None,
+        transient: bool = False,
+    ) -> SourceError:
+        """A SourceError about this source, without secrets."""
+        kind = TransientSourceError if transient else SourceError
+        text = redact(message, secrets_of(self.spec) - {self.location})
+        return kind(text, code=code, where=f"sources.{self.name}", allowed=allowed, fix=fix)
+
+    def missing_table(self, tables: Iterable[str]) -> SourceError:
+        """The declared table is not among ``tables``."""
+        known = sorted(tables)
+        near = nearest(self.spec.table or "", known)
+        more = len(known) - TABLES_SHOWN
+        shown = ", ".join(known[:TABLES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return self.error(
+            f"there is no table {self.spec.table!r} in {self.location}",
+            code="source.missing_table",
+            allowed=shown or "the database has no tables",
+            fix=f"did you mean {near!r}?" if near else "name one of its tables",
+        )
+
+    def repeated_column(self, column: str) -> SourceError:
+        """The query gives two columns of one name."""
+        return self.error(
+            f"the query gives the column {column!r} twice",
+            code="source.repeated_column",
+            fix="name each column of the SELECT with AS",
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One reading of a relation.
+
+    Attributes:
+        rows: the number of its rows, as the database counts them.
+        batches: its rows; at least one batch, which may be empty.
+    """
+
+    rows: int
+    batches: Iterator[pa.RecordBatch]

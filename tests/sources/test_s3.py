@@ -1,0 +1,73 @@
+"""S3 sources, against a real object store (Ceph)."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import polars as pl
+import pytest
+
+from engine.errors import SourceError
+from engine.spec import S3Spec
+from tests.servers.ceph import ACCESS_KEY, BUCKET, SECRET_KEY, Ceph
+from tests.sources.reads import read
+
+
+@pytest.fixture(scope="module")
+def lake(ceph_server: Ceph) -> Ceph:
+    store = ceph_server.store()
+    for name, part in {"a": [1, 2], "b": [3], ".hidden": [9]}.items():
+        buffer = io.BytesIO()
+        pl.DataFrame({"n": part, "name": [f"☃{n}" for n in part]}).write_parquet(buffer)
+        store.pipe(f"{BUCKET}/raw/day=1/{name}.parquet", buffer.getvalue())
+        text = "n,name\n" + "".join(f"{n},☃{n}\n" for n in part)
+        store.pipe(f"{BUCKET}/raw/{name}.csv", text.encode())
+        store.pipe(f"{BUCKET}/raw/{name}.ndjson", b"\n".join(json.dumps({"n": n}).encode() for n in part))
+    store.pipe(f"{BUCKET}/raw/ragged.txt", b"a,b\n1\n")
+    return ceph_server
+
+
+def objects(server: Ceph, key: str, **keys: Any) -> S3Spec:
+    settings = {"bucket": BUCKET, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY, "endpoint_url": server.url}
+    return S3Spec(type="s3", key=key, **{**settings, **keys})
+
+
+def test_objects_are_read_like_files(lake: Ceph) -> None:
+    expected = [(1, "☃1"), (2, "☃2"), (3, "☃3")]
+    assert read(objects(lake, "raw/day=1/*.parquet")).rows() == expected
+    assert read(objects(lake, "raw/**/*.parquet")).rows() == expected
+    assert read(objects(lake, "raw/*.csv")).rows() == expected
+    assert read(objects(lake, "raw/a.csv")).rows() == expected[:2]
+    assert read(objects(lake, "raw/*.ndjson"))["n"].to_list() == [1, 2, 3]
+    frame = read(objects(lake, "raw/day=1/a.parquet"))
+    assert frame.columns == ["n", "name"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "text"),
+    [
+        ({"key": "raw/none.parquet"}, "source.no_match", "s3://lake/raw/none.parquet: nothing is there"),
+        ({"key": "raw/*.none", "format": "csv"}, "source.no_match", "nothing is there"),
+        ({"key": "raw/*.csv", "bucket": "no-such-bucket"}, "source.no_match", "s3://no-such-bucket"),
+        ({"key": "raw/a.csv", "secret_key": "wrong-secret-key"}, "source.access_denied", "refused access"),
+        ({"key": "raw/*.csv", "secret_key": "wrong-secret-key"}, "source.access_denied", "refused access"),
+        ({"key": "raw/a.csv", "access_key": "unknown-key"}, "source.access_denied", "refused access"),
+        ({"key": "raw/ragged.txt", "format": "csv"}, "source.malformed", "a row has 1 fields where 2 are named"),
+        ({"key": "raw/a.csv", "format": "parquet"}, "source.unreadable", "raw/a.csv"),
+    ],
+)
+def test_what_cannot_be_read(lake: Ceph, keys: dict[str, Any], code: str, text: str) -> None:
+    with pytest.raises(SourceError, match=text) as caught:
+        read(objects(lake, **{**keys, "max_retries": 0}))
+    assert caught.value.code == code
+    for secret in (SECRET_KEY, "wrong-secret-key"):
+        assert secret not in str(caught.value)
+
+
+def test_nothing_listens(lake: Ceph) -> None:
+    spec = objects(lake, "raw/a.csv", endpoint_url="http://127.0.0.1:1", max_retries=0, timeout_seconds=2.0)
+    with pytest.raises(SourceError, match="the store cannot be read") as caught:
+        read(spec)
+    assert SECRET_KEY not in str(caught.value)
