@@ -1,0 +1,81 @@
+"""The README is true: its pipeline loads and runs, its Python runs, what it names is there."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from engine import load_pipeline, run_pipeline
+from engine.features.definition import Settings
+from engine.features.sets import roles_of, view_of
+from engine.spec import SETS
+from tests.run.world import ACTIVITIES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "activities").mkdir(parents=True)
+    ACTIVITIES.drop_nulls("user_id").write_parquet(tmp_path / "data" / "activities" / "1.parquet")
+    users = pl.DataFrame({"user_id": ["u1", "u2"], "experience_years": [1.5, 3.0]})
+    users.write_csv(tmp_path / "data" / "users.csv")
+    return tmp_path
+
+
+def test_the_pipeline_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [text] = blocks("yaml")
+    assert len(text.splitlines()) <= 40
+    database = sqlite3.connect(world / "app.db")
+    database.execute("CREATE TABLE users (id TEXT, experience_years REAL, updated_at TEXT)")
+    database.execute("INSERT INTO users VALUES ('u1', 1.5, '2025-10-03T23:00:00Z'), (NULL, 2.0, NULL)")
+    database.commit()
+    database.close()
+    monkeypatch.setenv("APP_DB_URL", "sqlite:///app.db")
+    path = world / "pipeline.yaml"
+    path.write_text(text.replace("feast:", "# feast:"))  # Feast has tests of its own, and takes seconds to import
+    report = run_pipeline(load_pipeline(path), as_of="2025-10-04")
+    assert (report.status, report.views[0].rows) == ("done", [1])
+    path.write_text(text)
+    assert load_pipeline(path).feast is not None
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
+    code = blocks("python")[number]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=world, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert number == 1 or done.stdout == "done [2]\n"
+
+
+def test_the_columns_it_names_are_those_the_sets_read() -> None:
+    for name in SETS:
+        [row] = re.findall(rf"^   \| {name} \| (.*) \|$", README, re.MULTILINE)
+        for role in roles_of(name):
+            assert f"`{role.name}`" in row
+            used = view_of(name, Settings()).used(role)
+            for column in (*used, *(c for c in role.columns if c.name == role.timestamp)):
+                assert column.name in row or name == "team", f"{name} reads {role.name}.{column.name}"
+
+
+def test_the_number_of_features_is_right() -> None:
+    count = sum(len(view_of(name, Settings()).features) for name in SETS)
+    assert f"4 sets, {count} features" in README
+
+
+def test_the_scripts_it_names_are_there() -> None:
+    for script in set(re.findall(r"\./(scripts/\w+)", README)):
+        assert (ROOT / script).stat().st_mode & 0o111, script
