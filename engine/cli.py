@@ -148,9 +148,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from engine.report import show_validation
-
     if options.checks:
+        from engine.config import load_validation
+
+        load_validation(options.checks)  # a mistake answers before anything heavy loads
         from engine.run import validate_file
 
         name = Path(options.target).name
@@ -165,6 +166,8 @@ def _validate(options: argparse.Namespace) -> int:
     if options.json:
         _print_json({"ok": ok, "sources": {name: report.to_dict() for name, report in reports.items()}})
     elif not options.quiet or not ok:
+        from engine.report import show_validation
+
         show_validation(reports)
     return 0 if ok else 1
 
