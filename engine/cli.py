@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
+import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +23,21 @@ Handler = Callable[[argparse.Namespace], int]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code: 0 done, 1 an ERROR check failed, 2 usage or configuration, 3 a source
-    or sink failed, 130 interrupted."""
+    or sink failed, 130 interrupted, 141 nobody reads the output any more (as after ``| head``)."""
     options = parser().parse_args(arguments)
     _logging(options)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
+    try:
+        code = _outcome(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        code = 141
+    return code
+
+
+def _outcome(options: argparse.Namespace) -> int:
     try:
         code: int = options.handler(options)
     except MaestroError as error:
@@ -31,9 +46,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("maestro: interrupted; what was published before stays as it was\n")
         code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
     return code
 
 
@@ -184,7 +196,7 @@ def _init(options: argparse.Namespace) -> int:
 
     path = write_starter(Path(options.path))
     if not options.quiet:
-        _print(f"wrote {path}; next: maestro check {path}")
+        _print(f"wrote {path}; next: maestro check {shlex.quote(str(path))}")
     return 0
 
 

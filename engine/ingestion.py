@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from engine.duck import DEFAULT_MEMORY_LIMIT
-from engine.errors import SinkError, UsageError
+from engine.errors import ConfigError, SinkError, SourceError, UsageError
 from engine.landing import Landed, Metrics, land
 from engine.sources import open_source
 from engine.spec import ApiSpec, Pipeline, S3Spec, SourceSpec
@@ -53,6 +54,9 @@ class IngestionConfig:
         validation_enabled: whether rows with a null in ``critical_columns`` are left out (and counted as failed).
         deduplication_enabled: whether ``deduplicate`` applies.
         schema_enforcement: whether ``required_columns`` must exist.
+
+    Raises:
+        UsageError: a value is not of its kind.
     """
 
     source_type: DataSourceType | str
@@ -65,6 +69,25 @@ class IngestionConfig:
     deduplication_enabled: bool = True
     schema_enforcement: bool = True
 
+    def __post_init__(self) -> None:
+        expected: dict[str, tuple[Any, str]] = {
+            "source_config": (Mapping, "a dict of keys and values"),
+            "target_path": (str | Path, "a path"),
+            "validation_enabled": (bool, "True or False"),
+            "deduplication_enabled": (bool, "True or False"),
+            "schema_enforcement": (bool, "True or False"),
+        }
+        for name, (kind, words) in expected.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or value == "":
+                raise UsageError(
+                    f"expected {words}, got {type(value).__name__}",  # the value itself may hold a password
+                    code="ingestion.value",
+                    where=name,
+                    allowed=words,
+                    fix=f"change {name} to {words}",
+                )
+
 
 class _Ingestion:
     """Reads one source into one Parquet file.
@@ -76,12 +99,13 @@ class _Ingestion:
     source_type: ClassVar[DataSourceType]
 
     def __init__(self, config: IngestionConfig) -> None:
-        if DataSourceType(config.source_type) is not self.source_type:
-            raise UsageError(
-                f"{type(self).__name__} reads a source of type {self.source_type}, not {config.source_type}",
-                code="ingestion.source_type",
-                fix=f"set source_type=DataSourceType.{self.source_type.name}",
-            )
+        for given in (config.source_type, config.source_config.get("type", self.source_type)):
+            if given != self.source_type:
+                raise UsageError(
+                    f"{type(self).__name__} reads a source of type {self.source_type}, not {given}",
+                    code="ingestion.source_type",
+                    fix=f"set source_type=DataSourceType.{self.source_type.name}",
+                )
         self.config = config
         self.spec = self._spec(config)
         self.metrics = Metrics()
@@ -100,6 +124,8 @@ class _Ingestion:
         target = Path(self.config.target_path).expanduser().resolve()
         started = datetime.now(UTC)
         try:
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder is there")
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
                 source = open_source("source", self.spec, Path.cwd())  # type: ignore[arg-type]
@@ -130,7 +156,15 @@ class _Ingestion:
         if isinstance(self.spec, ApiSpec):
             columns["source_url"] = open_source("source", self.spec, Path.cwd()).location
         dtypes = {"ingestion_timestamp": pl.Datetime("us", "UTC")}
-        return landed.scan().with_columns(
+        frame = landed.scan()
+        if taken := [name for name in frame.collect_schema().names() if name in columns]:
+            raise SourceError(
+                f"the data has a column {taken[0]!r} of its own, which this would overwrite",
+                code="source.column_clash",
+                where="source_config",
+                fix=f"give it another name: column_mapping={{{taken[0]!r}: 'source_{taken[0]}'}}",
+            )
+        return frame.with_columns(
             pl.lit(value, dtype=dtypes.get(name, pl.String)).alias(name) for name, value in columns.items()
         )
 
@@ -139,11 +173,14 @@ class _Ingestion:
         keys = {
             "batch_size": config.batch_size,
             "max_retries": config.max_retries,
-            "timeout_seconds": float(config.timeout_seconds),
+            "timeout_seconds": config.timeout_seconds,
             **config.source_config,
             "type": self.source_type.value,
         }
-        spec = Pipeline(name="ingestion", sources={"source": keys}).sources["source"]
+        try:
+            spec = Pipeline(name="ingestion", sources={"source": keys}).sources["source"]
+        except ConfigError as error:
+            raise ConfigError([replace(p, path=self._place(p.path[2:])) for p in error.problems]) from None
         off: dict[str, Any] = {}
         if not config.validation_enabled:
             off["critical_columns"] = ()
@@ -152,6 +189,11 @@ class _Ingestion:
         if not config.schema_enforcement:
             off["required_columns"] = ()
         return spec.model_copy(update=off)
+
+    def _place(self, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """Where a caller wrote a key of the source: in ``source_config``, or beside it."""
+        beside = path[:1] in [("batch_size",), ("max_retries",), ("timeout_seconds",)]
+        return path if beside and path[0] not in self.config.source_config else ("source_config", *path)
 
 
 class DatabaseIngestion(_Ingestion):

@@ -168,9 +168,15 @@ def _table(title: str, *columns: str, numbers: int = 0) -> Table:
     return table
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process with the code of a failed check
+
+
 def _console() -> Console:
-    # A file or a pipe has no width: as wide as it takes, so that nothing is cut.
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 200, highlight=False)
+    # A file or a pipe has no width: as wide as it takes, so that nothing is cut. What a user named is never markup.
+    width = None if sys.stdout.isatty() else 100_000
+    return _Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
 
 
 class _Live:

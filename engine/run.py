@@ -48,11 +48,13 @@ class Progress(Protocol):
 
 
 class _Silent:
+    """Progress that nobody watches."""
+
     def step(self, stage: str, name: str) -> None:
-        log.info("%s %s", stage, name)
+        pass
 
     def rows(self, count: int) -> None:
-        log.debug("%d rows", count)
+        pass
 
 
 @dataclass
@@ -174,12 +176,14 @@ def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None
     with Ledger(plan.workdir) as ledger, ledger.lock():
         created = datetime.now(UTC)
         run_id = f"{compact(created)}-{uuid.uuid4().hex[:8]}"
+        log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
         try:
             _Run(plan, ledger, report, refit, progress or _Silent()).execute()
         except MaestroError as error:
             ledger.finish(run_id, "failed", error.to_dict())
+            log.info("run %s failed: %s", run_id, error.code, extra={"run_id": run_id, "code": error.code})
             raise
         except BaseException as error:
             status = "failed" if isinstance(error, Exception) else "interrupted"
@@ -187,6 +191,7 @@ def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None
             ledger.finish(run_id, status, {"code": "internal", "message": text})
             raise
         ledger.finish(run_id, report.status)
+    log.info("run %s is %s", run_id, report.status, extra={"run_id": run_id, "status": report.status})
     return report
 
 
@@ -276,6 +281,10 @@ class _Run:
         self.report.status = "done"
         self._forget_superseded(landing)
 
+    def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a log record: which run, which source or view, and its figures."""
+        return {"run_id": self.report.run_id, "subject": subject, "facts": dict(facts)}
+
     def view_plan(self, name: str) -> ViewPlan:
         return next(v for v in self.plan.views if v.name == name)
 
@@ -293,6 +302,9 @@ class _Run:
             raise
         self.landed[source.name] = landed
         metrics = landed.metrics
+        log.info(
+            "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
+        )
         gone = metrics.records_failed + metrics.duplicates_removed
         if metrics.records_read != metrics.records_written + gone:
             raise AssertionError(f"{source.name}: {metrics} does not add up")
@@ -302,6 +314,9 @@ class _Run:
         judged = _judge(self.plan, source, self.landed[source.name], self.progress)
         self.report.sources.append(judged)
         found = judged.report.to_dict() if judged.report else None
+        if judged.report:
+            counts = {"errors": judged.report.errors, "warnings": judged.report.warnings}
+            log.info("checked %s: %s", source.name, judged.state, extra=self._about(source.name, counts))
         self.ledger.judged(self.report.run_id, source.name, accepted=judged.state == "accepted", report=found)
 
     def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
@@ -389,6 +404,9 @@ class _Run:
             )
         for report, as_of, part in parts:
             part.publish()
+            log.info(
+                "published %s: %d rows", part.target, part.rows, extra=self._about(report.name, {"rows": part.rows})
+            )
             path = part.target.relative_to(self.plan.output).as_posix()
             report.files.append(path)
             self.ledger.publish(
