@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ class IngestionConfig:
     """
 
     source_type: DataSourceType | str
-    source_config: Mapping[str, Any]
+    source_config: Mapping[str, Any] = field(repr=False)  # it may hold a password
     target_path: str | Path
     batch_size: int = 50_000
     max_retries: int = 3
@@ -72,7 +73,7 @@ class IngestionConfig:
     def __post_init__(self) -> None:
         expected: dict[str, tuple[Any, str]] = {
             "source_config": (Mapping, "a dict of keys and values"),
-            "target_path": (str | Path, "a path"),
+            "target_path": (str | PathLike, "a path"),
             "validation_enabled": (bool, "True or False"),
             "deduplication_enabled": (bool, "True or False"),
             "schema_enforcement": (bool, "True or False"),

@@ -260,6 +260,8 @@ class _Run:
 
     def execute(self) -> None:
         landing = self.plan.workdir / "landing"
+        if repo := self._repo():
+            repo.check()
         with self._timed("read"):
             for source in self.plan.sources:
                 self._land(source, landing / source.name / self.report.run_id)
@@ -273,11 +275,13 @@ class _Run:
             with Staging(self.plan.output, self.plan.pipeline, self.report.run_id).open() as staging:
                 with self._timed("compute"):
                     parts = [part for view in self.plan.views for part in self._compute(view, staging)]
+                if repo:
+                    repo.check(self._offline_views())
                 with self._timed("publish"):
                     self._publish(parts)
-        if self.plan.feast:
+        if repo:
             with self._timed("feast"):
-                self._feast()
+                self._feast(repo)
         self.report.status = "done"
         self._forget_superseded(landing)
 
@@ -420,10 +424,9 @@ class _Run:
                 created=self.report.created_timestamp,
             )
 
-    def _feast(self) -> None:
-        repo, views = self._repo()
+    def _feast(self, repo: FeatureRepo) -> None:
         self.progress.step("feast", "register")
-        repo.write(views)
+        repo.write(self._offline_views())
         repo.apply()
         self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": {}}
         if self.plan.feast and self.plan.feast.materialize:
@@ -436,12 +439,17 @@ class _Run:
             repo.materialize(windows)
             self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}
 
-    def _repo(self) -> tuple[FeatureRepo, list[OfflineView]]:
-        from engine.sinks.feast import FeatureRepo, OfflineView
+    def _repo(self) -> FeatureRepo | None:
+        from engine.sinks.feast import FeatureRepo
 
-        assert self.plan.feast is not None  # noqa: S101 - the caller has looked
-        assert self.plan.feast_repo is not None  # noqa: S101
-        views = [
+        if self.plan.feast is None or self.plan.feast_repo is None:
+            return None
+        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.feast.online_store.type)
+
+    def _offline_views(self) -> list[OfflineView]:
+        from engine.sinks.feast import OfflineView
+
+        return [
             OfflineView(
                 name=v.name,
                 entity=v.view.name,
@@ -453,8 +461,6 @@ class _Run:
             )
             for v in self.plan.views
         ]
-        repo = FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.feast.online_store.type)
-        return repo, views
 
     def _forget_superseded(self, landing: Path) -> None:
         """Removes what earlier runs landed: this run read every source anew and all of it was accepted."""

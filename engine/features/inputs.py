@@ -241,7 +241,7 @@ def _parsed(column: Column, name: str) -> str:
 def _moment(name: str, kind: str) -> str:
     if kind == "TIMESTAMP WITH TIME ZONE":
         return f"{name} AT TIME ZONE 'UTC'"
-    if kind == "TIMESTAMP_NS":
+    if kind in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
         # A cast would round; nanoseconds are floored.
         return f"make_timestamp((epoch_ns({name}) - ((epoch_ns({name}) % 1000) + 1000) % 1000) // 1000)"
     return f"CAST({name} AS TIMESTAMP)"

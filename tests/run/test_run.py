@@ -423,3 +423,19 @@ def test_users_without_rows_give_an_empty_file(tmp_path: Path) -> None:
     report = run(tmp_path, validation={"users": {"min_rows": 0}}, features={"user_features": {}})
     assert report.views[0].rows == [0]
     assert published(tmp_path).height == 0
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_moments_of_any_unit_and_zone_are_floored_to_microseconds(tmp_path: Path, unit: str, zone: str | None) -> None:
+    """The last nanosecond before T + 1 us is T, and counts; T + 1 us does not."""
+    late = T.timestamp() * 10**9
+    stamps = [int(late) + 999, int(late) + 10**6, int(late) - 7 * 86400 * 10**9 + 999]
+    column = pl.Series(stamps, dtype=pl.Int64).cast(pl.Datetime("ns", "UTC"))
+    column = column.dt.replace_time_zone(None) if zone is None else column.dt.convert_time_zone(zone)
+    activities = pl.DataFrame(
+        {"user_id": ["u1"] * 3, "task_type": ["x"] * 3, "completion_time": [1.0] * 3, "timestamp": column}
+    ).with_columns(pl.col("timestamp").dt.cast_time_unit(unit))  # type: ignore[arg-type]
+    write_world(tmp_path, activities=activities)
+    run(tmp_path)
+    assert published(tmp_path)["tasks_completed_7d"].to_list() == [1, 0, 0]
