@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         description="One declared pipeline: ingest, validate, compute leak-free features, publish them to Feast.",
         epilog="exit codes: 0 done (warnings allowed), 1 an ERROR check failed, 2 usage or configuration, "
         "3 a source or sink failed",
+        allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=_version())
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -93,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, handler: Handler, summary: str, *, json: bool = False) -> Any:
-    command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    description = f"{summary[0].upper()}{summary[1:]}."
+    command = commands.add_parser(name, help=summary, description=description, allow_abbrev=False)
     command.set_defaults(handler=handler, json=False)
     if json:
         command.add_argument("--json", action="store_true", help="print the result as JSON")

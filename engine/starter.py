@@ -69,11 +69,11 @@ def write_starter(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(_TEXT)
-    except FileExistsError:
-        raise UsageError(
-            f"{path} is there already", code="init.exists", where=str(path), fix="name another file"
-        ) from None
     except OSError as error:
+        if path.exists():
+            raise UsageError(
+                f"{path} is there already", code="init.exists", where=str(path), fix="name another file"
+            ) from None
         raise UsageError(
             f"cannot write {path}: {error.strerror}",
             code="init.unwritable",

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Pipeline, compile_plan, load_pipeline
-from engine.config import json_schema, load_validation, read_document
+from engine.config import json_schema, load_validation
+from engine.document import read_document
 from engine.errors import ConfigError
 from tests.config.mistakes import MISTAKES
 from tests.config.whole import PIPELINE, SECRETS

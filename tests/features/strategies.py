@@ -224,7 +224,7 @@ def users_table(draw: st.DrawFn, as_of: datetime, pool: list[str]) -> Table:
     columns = {
         "user_id": keys(draw, pool, null=False),
         "experience_years": numbers(draw, -1, 50),
-        "availability_hours_per_week": numbers(draw, -5, 60),
+        "availability_hours_per_week": numbers(draw, -5, draw(st.sampled_from([5, 60]))),
         "skills": lists(draw, skill_words()),
         "created_at": times(draw, moments(as_of)),
         "current_workload_hours": numbers(draw, 0, 60),

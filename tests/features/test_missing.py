@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -157,6 +158,22 @@ def test_keep_keeps() -> None:
 )
 def test_min_max(values: list[Any], expected: list[Any]) -> None:
     assert scale(pl.DataFrame({"x": values}))["x"].to_list() == expected
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0, 5e-324], [0.0, 1e-310, 2e-310], [-1.7e308, 0.0, 1.7e308], [2.8e-08, 5.47e-07]]
+)
+def test_min_max_of_any_width_stays_in_0_to_1(values: list[float]) -> None:
+    result = scale(pl.DataFrame({"x": values}))["x"].to_list()
+    expected = [row["x"] for row in oracle.normalize([{"x": v} for v in values], ["x"])]
+    assert all(map(same, result, expected)), result
+    assert all(0 <= value <= 1 for value in result), result
+
+
+def test_decimals_are_numbers() -> None:
+    frame = pl.DataFrame({"x": [Decimal("1.5"), None, Decimal("2.5")]})
+    assert fill(frame, "impute")["x"].to_list() == [1.5, 2.0, 2.5]
+    assert scale(frame)["x"].to_list() == [0.0, None, 1.0]
 
 
 def test_text_and_empty_columns_are_not_scaled() -> None:

@@ -947,6 +947,33 @@ def test_a_priority_that_is_no_text_is_medium() -> None:
     assert compute("task", {"tasks": pl.DataFrame({"task_id": [1], "priority": [4]})})["priority"].to_list() == [2]
 
 
+@pytest.mark.parametrize(
+    ("name", "role", "column"),
+    [
+        *(("user", "users", c) for c in SETS["user"].optional["users"]),
+        *(("user", "activities", c) for c in ("task_type", "completion_time", "collaborators", "bugs_introduced")),
+        *(("task", "tasks", c) for c in SETS["task"].optional["tasks"]),
+        *(("project", "projects", c) for c in ("team_members", "budget", "spent", "created_at")),
+        *(("project", "tasks", c) for c in ("status", "completed_at", "deadline", "created_at", "updated_at")),
+        *(("team", "teams", c) for c in ("members",)),
+        *(("team", "users", c) for c in ("skills", "experience_years", "created_at")),
+    ],
+)
+def test_a_column_of_nan_is_a_column_of_nulls(name: str, role: str, column: str) -> None:
+    """What pandas reads from an empty CSV column: NaN counts as null everywhere, whatever the column is for."""
+    nan, null = ({**SAMPLE, role: SAMPLE[role].with_columns(pl.lit(value).alias(column))} for value in (NAN, None))
+    assert_frame_equal(compute(name, nan), compute(name, null))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_column_names_that_differ_in_case_are_different_columns(reverse: bool) -> None:
+    cells = {"USER_ID": "x", "user_id": "u1", "Experience_Years": 1.0, "experience_years": 3.0}
+    names = list(reversed(cells)) if reverse else list(cells)
+    users = pl.DataFrame([{name: cells[name] for name in names}])
+    frame = compute("user", {"users": users, "activities": NO_ACTIVITIES})
+    assert frame.select("user_id", "experience_years").rows() == [("u1", 3.0)]
+
+
 @pytest.mark.parametrize("window", ["7d", "14d", "30d"])
 @ALL_SETS
 def test_no_entities_give_no_rows_of_the_same_columns(name: str, window: str) -> None:

@@ -1,0 +1,46 @@
+"""The pipeline as frozen data, the same whether it was written in YAML or in Python.
+
+What a key means stands in its ``description``, which also feeds the JSON Schema (`engine.config.json_schema`). Rules
+that span several keys are the ``problems`` of their class; rules that need the feature definitions are in
+`engine.plan`.
+"""
+
+from engine.spec.features import SETS, FeastSpec, OutputSpec, ViewSpec
+from engine.spec.pipeline import Pipeline
+from engine.spec.scalars import NAMED_TYPES
+from engine.spec.sources import (
+    SUFFIXES,
+    AnySource,
+    ApiSpec,
+    DatabaseSpec,
+    Deduplicate,
+    FileSpec,
+    S3Spec,
+    SourceSpec,
+    file_format,
+    location_of,
+    secrets_of,
+)
+from engine.spec.validation import FAMILIES, ValidationSpec
+
+__all__ = [
+    "FAMILIES",
+    "NAMED_TYPES",
+    "SETS",
+    "SUFFIXES",
+    "AnySource",
+    "ApiSpec",
+    "DatabaseSpec",
+    "Deduplicate",
+    "FeastSpec",
+    "FileSpec",
+    "OutputSpec",
+    "Pipeline",
+    "S3Spec",
+    "SourceSpec",
+    "ValidationSpec",
+    "ViewSpec",
+    "file_format",
+    "location_of",
+    "secrets_of",
+]

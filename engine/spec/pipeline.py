@@ -1,0 +1,105 @@
+"""The whole pipeline as one frozen object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, Self
+
+from pydantic import Field, PrivateAttr, StringConstraints, ValidationError
+
+from engine.errors import ConfigError, Problem
+from engine.problems import problems_of
+from engine.spec.features import FeastSpec, OutputSpec, ViewSpec
+from engine.spec.rules import renamed, unknown
+from engine.spec.scalars import Name, Spec, Text
+from engine.spec.sources import AnySource
+from engine.spec.validation import ValidationSpec
+
+
+class Locator(Protocol):
+    """Knows where in a file each part of a pipeline was written."""
+
+    def problem(self, problem: Problem) -> Problem: ...
+
+
+class Pipeline(Spec):
+    """A declared pipeline: sources, checks, feature views, output, Feast.
+
+    ``Pipeline(name=…, sources={…}, …)`` takes the same keys as the YAML file, as dicts or as the classes of this
+    module. Relative paths start from ``base``: the file's folder, or the current one for a pipeline built in Python.
+
+    Raises:
+        ConfigError: with every mistake found, each with its place and what is allowed.
+    """
+
+    version: Annotated[Literal[1], Field(description="of this format")] = 1
+    name: Name
+    workdir: Annotated[Text, Field(description="ledger, landing zone and fits")] = "./.maestro"
+    memory_limit: Annotated[
+        str,
+        StringConstraints(pattern=r"^[1-9][0-9]{0,6}(MB|GB|MiB|GiB)$"),
+        Field(
+            description="a whole number and MB, GB, MiB or GiB; joins and aggregates that need more are spilled to disk"
+        ),
+    ] = "512MiB"
+    sources: Annotated[dict[Name, AnySource], Field(min_length=1)]
+    validation: Annotated[dict[Name, ValidationSpec], Field(description="source: its checks")] = {}
+    features: Annotated[dict[Name, ViewSpec], Field(description="view: its settings")] = {}
+    output: OutputSpec = OutputSpec()
+    feast: FeastSpec | None = None
+
+    _base: Path | None = PrivateAttr(default=None)
+    _locator: Locator | None = PrivateAttr(default=None)
+
+    def __init__(self, *, base: Path | str | None = None, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise ConfigError(problems_of(error, data, type(self))) from None
+        self._base = Path(base) if base is not None else None
+        if found := list(self.problems()):
+            raise ConfigError(found)
+
+    def problems(self) -> Iterator[Problem]:
+        """Mistakes that no single key shows."""
+        for name, source in self.sources.items():
+            yield from source.problems(("sources", name))
+        for name, checks in self.validation.items():
+            path = ("validation", name)
+            if name not in self.sources:
+                yield unknown(path, "source", name, self.sources)
+                continue
+            yield from checks.problems(path)
+            yield from renamed(path, self.sources[name].column_mapping, checks.named_columns())
+        if self.feast and not self.features:
+            yield Problem(
+                "config.nothing_to_publish",
+                "feast has nothing to publish: the pipeline declares no features",
+                ("feast",),
+                fix="add a features section, or remove feast",
+            )
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative paths start from."""
+        return (self._base or Path.cwd()).resolve()
+
+    def resolve(self, path: str) -> Path:
+        """``path`` as an absolute path."""
+        return (self.base / Path(path).expanduser()).resolve()
+
+    def located(self, locator: Locator, base: Path) -> Self:
+        """This pipeline, knowing the file it came from."""
+        self._locator, self._base = locator, base
+        return self
+
+    def locate(self, problem: Problem) -> Problem:
+        """``problem`` with its file, line and column where the pipeline came from a file."""
+        return self._locator.problem(problem) if self._locator else problem
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every declared value is; where it was declared does not count."""
+        return isinstance(other, Pipeline) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
