@@ -32,6 +32,12 @@ def to_lazy(data: Any) -> pl.LazyFrame:
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
         return frame.lazy()
     if is_pandas(data):
+        if twice := sorted({str(c) for c in data.columns[data.columns.duplicated()]}):
+            raise DataError(
+                f"the pandas frame has the column {twice[0]!r} twice",
+                code="data.repeated_column",
+                fix="rename one of them",
+            )
         try:
             return pl.from_pandas(data).lazy()
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:

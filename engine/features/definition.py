@@ -27,12 +27,13 @@ class Column:
         kind: how it is read. ``key``: text; ``moment``: UTC microseconds; ``number``: a double, NaN is null;
             ``text``; ``list``: texts, also from comma-separated text, stripped, empty ones dropped, null is empty;
             ``labels``: a lower-case ``list``.
-        required: whether its absence is an error; an absent optional column is a column of nulls.
+        presence: what its absence means. ``required``: an error; ``expected``: nulls, and a warning;
+            ``optional``: nulls.
     """
 
     name: str
     kind: Kind
-    required: bool = False
+    presence: Literal["required", "expected", "optional"] = "optional"
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ class ColumnFit:
     Attributes:
         fill: the median of a numeric column, the mode of a text (ties: the smallest); None where all was null, or
             where nothing is imputed.
-        low, high: the smallest and largest finite value after missing values were handled; None where there is
-            none, or where nothing is scaled.
+        low, high: the smallest and largest finite value after missing values were handled, whole numbers for a
+            column of whole numbers; None where there is none, or where nothing is scaled.
         definition: the definition that the column had when it was fitted; "" where it has none.
     """
 
     fill: float | int | str | bool | None = None
-    low: float | None = None
-    high: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
     definition: str = ""
 
 
@@ -151,13 +151,14 @@ def scale(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame
     """
     schema = frame.collect_schema()
     numeric = [c for c in columns if schema[c].is_numeric() and c in fit.columns]
-    return frame.with_columns(_scaled(c, fit.columns[c]) for c in numeric)
+    return frame.with_columns(_scaled(c, schema[c], fit.columns[c]) for c in numeric)
 
 
 def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.LazyFrame, Applied]:
     """Both steps, with counts of what they did."""
     schema = frame.collect_schema()
     filled = fill(frame, fit, columns)
+    filled_schema = filled.collect_schema()
     outside = {c: fit.columns[c] for c in columns if fit.normalize and schema[c].is_numeric() and c in fit.columns}
     before = frame.select(pl.len(), *(_null_for_nan(c, schema[c]).null_count() for c in columns)).collect().row(0)
     after = (
@@ -165,9 +166,9 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
             pl.len(),
             *(pl.col(c).count().alias(f"values {c}") for c in columns),
             *(
-                (pl.col(c).is_finite() & ~pl.col(c).is_between(f.low, f.high)).sum().alias(f"outside {c}")
+                _finite(c, filled_schema[c]).is_between(f.low, f.high).not_().sum().alias(f"outside {c}")
                 for c, f in outside.items()
-                if f.low is not None
+                if f.low is not None and f.high is not None
             ),
         )
         .collect()
@@ -191,7 +192,8 @@ def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | N
         return {}
     schema = frame.collect_schema()
     row = frame.select(_null_for_nan(c, schema[c]).median() for c in columns).collect().row(0, named=True)
-    return {c: float(v) if v is not None else None for c, v in row.items()}
+    # the median of -inf and inf is undefined
+    return {c: float(v) if v is not None and not math.isnan(v) else None for c, v in row.items()}
 
 
 def _mode(frame: pl.LazyFrame, column: str) -> Any:
@@ -200,26 +202,40 @@ def _mode(frame: pl.LazyFrame, column: str) -> Any:
     return first.item(0, 0) if first.height else None
 
 
-def _ranges(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, tuple[float | None, float | None]]:
+def _ranges(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, tuple[float | int | None, float | int | None]]:
     if not columns:
         return {}
-    finite = [pl.col(c).cast(pl.Float64).replace([math.inf, -math.inf, math.nan], None) for c in columns]
-    lows = frame.select([f.min().name.prefix("low ") for f in finite] + [f.max().name.prefix("high ") for f in finite])
-    row = lows.collect().row(0, named=True)
+    schema = frame.collect_schema()
+    finite = [_finite(c, schema[c]) for c in columns]
+    extremes = [f.min().name.prefix("low ") for f in finite] + [f.max().name.prefix("high ") for f in finite]
+    row = frame.select(extremes).collect().row(0, named=True)
     return {c: (row[f"low {c}"], row[f"high {c}"]) for c in columns}
 
 
-def _scaled(column: str, fit: ColumnFit) -> pl.Expr:
+def _finite(column: str, dtype: pl.DataType) -> pl.Expr:
+    """A numeric column for exact comparison: integers as they are, all else as Float64 without NaN and ±inf."""
+    if dtype.is_integer():
+        return pl.col(column).cast(pl.Int128)
     value = pl.col(column).cast(pl.Float64)
-    value = pl.when(value.is_finite()).then(value)
+    return pl.when(value.is_finite()).then(value).alias(column)
+
+
+def _scaled(column: str, dtype: pl.DataType, fit: ColumnFit) -> pl.Expr:
     if fit.low is None or fit.high is None:
         return pl.lit(None, pl.Float64).alias(column)
     low, high = fit.low, fit.high
+    value = _finite(column, dtype)
+    if isinstance(low, float) or isinstance(high, float):
+        value = value.cast(pl.Float64)
+        if not math.isfinite(high - low):  # the span of two huge values overflows; half of each does not
+            value, low, high = value / 2, low / 2, high / 2
     if low == high:
-        return pl.when(pl.col(column).cast(pl.Float64).is_finite()).then(0.0).alias(column)
-    if not math.isfinite(high - low):  # the span of two huge values overflows; half of each does not
-        value, low, high = value / 2, low / 2, high / 2
-    return ((value.clip(low, high) - low) / pl.lit(high - low)).alias(column)
+        return pl.when(value.is_not_null()).then(0.0).alias(column)
+    above = (value.clip(low, high) - low).cast(pl.Float64)
+    # Polars divides by a constant by multiplying with its reciprocal, which is inexact and may overflow; by a column
+    # it divides.
+    span = above * 0.0 + float(high - low)
+    return (above / span).alias(column)
 
 
 def _fill_value(fit: Fit, column: str) -> Any:

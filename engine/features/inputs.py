@@ -6,17 +6,22 @@ where moments belong) is a DataError with an example: never a null in silence.
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars as pl
 
 from engine.duck import connect, identifier, literal
 from engine.errors import DataError, MaestroError, nearest
 from engine.features.definition import Column, FeatureView, Role
 from engine.features.query import MACROS
+
+log = logging.getLogger(__name__)
 
 _NUMBERS = (
     "TINYINT",
@@ -78,7 +83,10 @@ class Inputs:
             self.connection.execute(macro)
         try:
             for role in view.roles:
-                self._load(role, tables[role.name])
+                self._load(role, tables[role.name], spill)
+        except duckdb.Error as error:
+            self.connection.close()
+            raise as_data_error(error, view.name) from error
         except BaseException:
             self.connection.close()
             raise
@@ -89,15 +97,21 @@ class Inputs:
     def __exit__(self, *_: object) -> None:
         self.connection.close()
 
-    def _load(self, role: Role, table: Any) -> None:
+    def _load(self, role: Role, table: Any, spill: Path | None) -> None:
         raw = identifier(f"{role.name} as given")
+        given = list(pl.read_parquet_schema(table[0])) if isinstance(table, Sequence) else table.column_names
+        wanted = [c.name for c in role.columns if c.name in given]
+        self._check_columns(role, given)
         if isinstance(table, Sequence):
-            files = ", ".join(literal(str(path)) for path in table)
-            self.connection.execute(f"CREATE TEMP VIEW {raw} AS SELECT * FROM read_parquet([{files}])")
+            files = _told_apart(table, given, wanted, spill)
+            listed = ", ".join(literal(str(path)) for path in files)
+            self.connection.execute(f"CREATE TEMP VIEW {raw} AS SELECT * FROM read_parquet([{listed}])")
         else:
-            self.connection.register(f"{role.name} as given", table)
-        types = {row[0]: str(row[1]) for row in self.connection.execute(f"DESCRIBE {raw}").fetchall()}
-        self._check_columns(role, types)
+            self.connection.register(f"{role.name} as given", table.select(wanted))
+        described = self.connection.execute(f"DESCRIBE {raw}").fetchall()
+        types = {row[0]: str(row[1]) for row in described if row[0] in wanted}
+        types |= self._nothing_but_nan(role, types, raw)
+        self._check_types(role, types)
         self._check_values(role, types, raw)
         columns = [f"{_normalised(c, types.get(c.name))} AS {identifier(c.name)}" for c in role.columns]
         if role == self.view.entity:
@@ -107,19 +121,34 @@ class Inputs:
         )
         self._count(role)
 
-    def _check_columns(self, role: Role, types: Mapping[str, str]) -> None:
-        absent = [c for c in role.columns if c.name not in types]
+    def _check_columns(self, role: Role, given: Sequence[str]) -> None:
+        absent = [c for c in role.columns if c.name not in given]
         for column in absent:
-            if column.required:
-                near = nearest(column.name, types)
+            if column.presence == "required":
+                near = nearest(column.name, given)
                 raise DataError(
                     f"the table has no column {column.name!r}",
                     code="features.missing_column",
                     where=self._where(role),
-                    allowed=f"columns there are: {', '.join(types)}",
+                    allowed=f"columns there are: {', '.join(given)}",
                     fix=f"rename the one that holds it with column_mapping: {{{near or 'NAME'}: {column.name}}}",
                 )
+            if column.presence == "expected" and column in self.view.used(role):
+                log.warning("%s has no column %r; it is read as null", self._where(role), column.name)
         self.absent[role.name] = tuple(c.name for c in absent)
+
+    def _nothing_but_nan(self, role: Role, types: Mapping[str, str], raw: str) -> dict[str, str]:
+        """Columns of floats where lists or moments belong, when all their values are NaN: they are all null."""
+        floats = [
+            c.name for c in role.columns if types.get(c.name) in _FLOATS and c.kind in ("moment", "list", "labels")
+        ]
+        if not floats:
+            return {}
+        counts = ", ".join(f"count(*) FILTER (WHERE NOT isnan({identifier(name)}))" for name in floats)
+        found = self.connection.execute(f"SELECT {counts} FROM {raw}").fetchone() or ()
+        return {name: "NULL" for name, values in zip(floats, found, strict=True) if not values}
+
+    def _check_types(self, role: Role, types: Mapping[str, str]) -> None:
         for column in role.columns:
             kind = types.get(column.name)
             if kind is not None and not _readable(column, kind):
@@ -178,6 +207,23 @@ class Inputs:
         return self._names.get(role.name, role.name)
 
 
+def _told_apart(
+    files: Sequence[Path], given: Sequence[str], wanted: Sequence[str], spill: Path | None
+) -> Sequence[Path]:
+    """``files``, or where a wanted name differs from another only in case, a copy of the wanted columns.
+
+    To DuckDB, names that differ in case are one.
+    """
+    folded = [name.casefold() for name in given]
+    if all(folded.count(name.casefold()) == 1 for name in wanted):
+        return files
+    if spill is not None:
+        spill.mkdir(parents=True, exist_ok=True)
+    copy = Path(tempfile.mkdtemp(prefix="columns-", dir=spill)) / "columns.parquet"
+    pl.scan_parquet(list(files), hive_partitioning=False).select(wanted).sink_parquet(copy)
+    return [copy]
+
+
 _KIND_TEXT = {
     "key": "a text or a whole number",
     "moment": "a timestamp, a date, or ISO 8601 text",
@@ -221,6 +267,8 @@ def _normalised(column: Column, kind: str | None) -> str:
         return f"nullif({value}, 'NaN'::DOUBLE)" if kind in _FLOATS else value
     if column.kind in ("list", "labels"):
         return _list(name, kind, lower=column.kind == "labels")
+    if column.kind == "text" and kind in _FLOATS:
+        return f"CASE WHEN NOT isnan({name}) THEN CAST({name} AS VARCHAR) END"
     if column.kind == "key" and kind in _FLOATS:
         # 1.0 is the key 1: a null elsewhere in the column turns whole numbers into floats.
         whole = f"{name} = trunc({name}) AND abs({name}) < 1e15"

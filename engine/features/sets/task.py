@@ -10,7 +10,7 @@ TASKS = Role(
     "tasks",
     key="task_id",
     columns=(
-        Column("task_id", "key", required=True),
+        Column("task_id", "key", presence="required"),
         Column("description", "text"),
         Column("priority", "text"),
         Column("estimated_hours", "number"),

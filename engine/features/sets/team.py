@@ -13,8 +13,8 @@ TEAMS = Role(
     "teams",
     key="team_id",
     columns=(
-        Column("team_id", "key", required=True),
-        Column("members", "list"),
+        Column("team_id", "key", presence="required"),
+        Column("members", "list", presence="expected"),
         Column("created_at", "moment"),
     ),
     unique=True,
@@ -23,13 +23,16 @@ USERS = replace(
     user.USERS,
     columns=(
         *user.USERS.columns,
-        Column("skills", "labels"),
+        Column("skills", "labels", presence="expected"),
         Column("current_workload_hours", "number"),  # serves where there are no activities
     ),
 )
 ACTIVITIES = replace(
     user.ACTIVITIES,
-    columns=tuple(replace(c, required=c.name in ("user_id", "timestamp")) for c in user.ACTIVITIES.columns),
+    columns=tuple(
+        replace(c, presence="required" if c.name in ("user_id", "timestamp") else "optional")
+        for c in user.ACTIVITIES.columns
+    ),
     optional=True,
 )
 ROLES = (TEAMS, USERS, ACTIVITIES)

@@ -12,7 +12,7 @@ USERS = Role(
     "users",
     key="user_id",
     columns=(
-        Column("user_id", "key", required=True),
+        Column("user_id", "key", presence="required"),
         Column("experience_years", "number"),
         Column("availability_hours_per_week", "number"),
         Column("created_at", "moment"),
@@ -24,10 +24,10 @@ ACTIVITIES = Role(
     key="user_id",
     timestamp="timestamp",
     columns=(
-        Column("user_id", "key", required=True),
-        Column("timestamp", "moment", required=True),
-        Column("task_type", "text", required=True),
-        Column("completion_time", "number", required=True),
+        Column("user_id", "key", presence="required"),
+        Column("timestamp", "moment", presence="required"),
+        Column("task_type", "text", presence="required"),
+        Column("completion_time", "number", presence="required"),
         Column("collaborators", "list"),
         Column("bugs_introduced", "number"),
     ),
