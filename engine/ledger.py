@@ -75,6 +75,7 @@ _published = sa.Table(
     sa.Column("rows", sa.Integer, nullable=False),
     sa.Column("definition", sa.String, nullable=False),  # fingerprint of what the values rest on
     sa.Column("created_timestamp", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # publishing | published
 )
 
 
@@ -111,7 +112,8 @@ class Ledger:
         self.close()
 
     def _migrate(self) -> None:
-        with self._engine.begin() as connection:
+        with (self.workdir / "ledger.lock").open("a") as handle, self._engine.begin() as connection:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # two first runs at once
             _metadata.create_all(connection)
             version = connection.execute(sa.select(_schema_version.c.version)).scalar()
             if version is None:
@@ -212,7 +214,7 @@ class Ledger:
             )
 
     def forget_chunks(self, pipeline: str, *, keep: str) -> None:
-        """Drops the chunks of all runs but one: what they held has been read anew and accepted."""
+        """Drops the chunks of all runs but one: what they held has been read anew."""
         others = sa.select(_runs.c.run_id).where(_runs.c.pipeline == pipeline, _runs.c.run_id != keep)
         with self._engine.begin() as connection:
             connection.execute(_chunks.delete().where(_chunks.c.run_id.in_(others)))
@@ -229,61 +231,58 @@ class Ledger:
             row = connection.execute(query).first()
         return (row.version, row.fit) if row else None
 
-    def pin(self, run_id: str, pipeline: str, view: str, as_of: datetime, fit: Mapping[str, Any]) -> int:
-        """Pins a fit; gives its version. An equal fit keeps the version it has."""
-        known = self.fit(pipeline, view)
-        if known and json.dumps(known[1], sort_keys=True) == json.dumps(fit, sort_keys=True):
-            return known[0]
-        version = known[0] + 1 if known else 1
-        with self._engine.begin() as connection:
-            connection.execute(
-                _fits.insert().values(
-                    pipeline=pipeline,
-                    view=view,
-                    version=version,
-                    run_id=run_id,
-                    as_of=iso(as_of),
-                    fit=dict(fit),
-                )
-            )
-        return version
-
-    def publish(
+    def publishing(
         self,
         run_id: str,
         pipeline: str,
-        view: str,
-        as_of: datetime,
-        *,
-        path: str,
-        rows: int,
-        definition: str,
-        created: datetime,
-    ) -> None:
-        """Records a published file, in place of what the same view and as-of had."""
+        fits: Mapping[str, tuple[datetime, Mapping[str, Any]]],
+        files: Sequence[Mapping[str, Any]],
+    ) -> dict[str, int]:
+        """Records, in one transaction, the fits of a run and the files that are about to get their places.
+
+        From here on the ledger never knows less than a reader may see: a run killed between two files leaves them
+        all on record.
+
+        Args:
+            fits: view: the moment it was fitted on, and the fit. An equal fit keeps the version it has.
+            files: ``view``, ``as_of``, ``path``, ``rows``, ``definition`` and ``created_timestamp`` of each.
+
+        Returns:
+            view: version of its fit.
+        """
+        known = {view: self.fit(pipeline, view) for view in fits}
+        versions: dict[str, int] = {}
         with self._engine.begin() as connection:
-            connection.execute(
-                _published.delete().where(
-                    _published.c.pipeline == pipeline,
-                    _published.c.view == view,
-                    _published.c.as_of == iso(as_of),
-                )
-            )
-            connection.execute(
-                _published.insert().values(
-                    pipeline=pipeline,
-                    view=view,
-                    as_of=iso(as_of),
-                    run_id=run_id,
-                    path=path,
-                    rows=rows,
-                    definition=definition,
-                    created_timestamp=iso(created),
-                )
-            )
+            for view, (as_of, fit) in fits.items():
+                version, pinned = known[view] or (0, None)
+                if pinned is None or _canonical(pinned) != _canonical(fit):
+                    version += 1
+                    connection.execute(
+                        _fits.insert().values(
+                            pipeline=pipeline,
+                            view=view,
+                            version=version,
+                            run_id=run_id,
+                            as_of=iso(as_of),
+                            fit=dict(fit),
+                        )
+                    )
+                versions[view] = version
+            for file in files:
+                row = {**file, "pipeline": pipeline, "run_id": run_id, "as_of": iso(file["as_of"])}
+                row["created_timestamp"] = iso(file["created_timestamp"])
+                same = [_published.c[name] == row[name] for name in ("pipeline", "view", "as_of")]
+                connection.execute(_published.delete().where(*same))
+                connection.execute(_published.insert().values(state="publishing", **row))
+        return versions
+
+    def published_all(self, run_id: str) -> None:
+        """Records that every file of a run has its place."""
+        with self._engine.begin() as connection:
+            connection.execute(_published.update().where(_published.c.run_id == run_id).values(state="published"))
 
     def published(self, pipeline: str, view: str) -> list[dict[str, Any]]:
-        """The published files of a view, by as-of."""
+        """The files of a view that are published, or that a killed run was about to publish; by as-of."""
         query = sa.select(_published).where(_published.c.pipeline == pipeline, _published.c.view == view)
         with self._engine.connect() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -317,6 +316,10 @@ def _durable(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA busy_timeout = 10000")
+
+
+def _canonical(fit: Mapping[str, Any]) -> str:
+    return json.dumps(fit, sort_keys=True)
 
 
 def _now() -> str:

@@ -268,6 +268,7 @@ class _Run:
         with self._timed("check"):
             for source in self.plan.sources:
                 self._judge(source)
+        self._forget_superseded(landing)
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
@@ -283,7 +284,6 @@ class _Run:
             with self._timed("feast"):
                 self._feast(repo)
         self.report.status = "done"
-        self._forget_superseded(landing)
 
     def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a log record: which run, which source or view, and its figures."""
@@ -399,30 +399,30 @@ class _Run:
                 report.timeless[role.name] = timeless
 
     def _publish(self, parts: Sequence[tuple[ViewReport, datetime, Part]]) -> None:
-        """Pins the fits, then gives every file its place."""
+        """Records the fits and the files to come, then gives every file its place."""
+        files = [
+            {
+                "view": report.name,
+                "as_of": as_of,
+                "path": part.target.relative_to(self.plan.output).as_posix(),
+                "rows": part.rows,
+                "definition": self.view_plan(report.name).definition,
+                "created_timestamp": self.report.created_timestamp,
+            }
+            for report, as_of, part in parts
+        ]
+        fits = {v.name: (v.as_of[0], self.fits[v.name].to_dict()) for v in self.plan.views}
+        versions = self.ledger.publishing(self.report.run_id, self.plan.pipeline, fits, files)
         for report in self.report.views:
-            self.progress.step("publish", report.name)
-            fit = self.fits[report.name].to_dict()
-            report.fit_version = self.ledger.pin(
-                self.report.run_id, self.plan.pipeline, report.name, self.view_plan(report.name).as_of[0], fit
-            )
-        for report, as_of, part in parts:
+            report.fit_version = versions[report.name]
+        for (report, _, part), file in zip(parts, files, strict=True):
+            self.progress.step("publish", str(file["path"]))
             part.publish()
+            report.files.append(str(file["path"]))
             log.info(
                 "published %s: %d rows", part.target, part.rows, extra=self._about(report.name, {"rows": part.rows})
             )
-            path = part.target.relative_to(self.plan.output).as_posix()
-            report.files.append(path)
-            self.ledger.publish(
-                self.report.run_id,
-                self.plan.pipeline,
-                report.name,
-                as_of,
-                path=path,
-                rows=part.rows,
-                definition=self.view_plan(report.name).definition,
-                created=self.report.created_timestamp,
-            )
+        self.ledger.published_all(self.report.run_id)
 
     def _feast(self, repo: FeatureRepo) -> None:
         self.progress.step("feast", "register")
@@ -463,7 +463,7 @@ class _Run:
         ]
 
     def _forget_superseded(self, landing: Path) -> None:
-        """Removes what earlier runs landed: this run read every source anew and all of it was accepted."""
+        """Removes what earlier runs landed: this run has read every source anew, and nothing refers to theirs."""
         self.ledger.forget_chunks(self.plan.pipeline, keep=self.report.run_id)
         for source in self.plan.sources:
             for folder in (landing / source.name).iterdir():

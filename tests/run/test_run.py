@@ -74,6 +74,7 @@ def test_the_ledger_records_runs_reads_and_files(tmp_path: Path) -> None:
         }
         [file] = book.published("small", "user_features")
         assert (file["path"], file["rows"], file["run_id"]) == (files(tmp_path)[0], 3, report.run_id)
+        assert file["state"] == "published"
         chunks = book.chunks(report.run_id, "activities")
         assert [pl.read_parquet(c).height for c in chunks] == [3, 3]
 
@@ -181,30 +182,47 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     assert run(tmp_path).status == "done"
 
 
-def test_a_killed_run_is_recorded_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    """The process dies where the files are staged and none is published: the fault is counted by its exit code."""
-    write_world(tmp_path)
-    run(tmp_path, T - DAY)
-    before = published(tmp_path)
-    script = """
+KILLED = """
 import os, signal, sys
-import engine.sinks.parquet as sink
-sink.Part.publish = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 from pathlib import Path
+from datetime import timedelta
+import engine.sinks.parquet as sink
 sys.path.insert(0, sys.argv[2])
-from tests.run.world import run
-run(Path(sys.argv[1]))
+from tests.run.world import DAY, T, run
+publish, count = sink.Part.publish, [0]
+def die(part):
+    if count[0] == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    count[0] += 1
+    publish(part)
+sink.Part.publish = die
+run(Path(sys.argv[1]), [T, T + DAY])
 """
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_run_killed_while_publishing_leaves_whole_files_and_the_next_one_mends(tmp_path: Path, after: int) -> None:
+    """The process dies before its first or its second rename; that it did is counted by its exit code."""
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+        write_world(tmp_path / name)
+        run(tmp_path / name, T - DAY)
+    folder = tmp_path / "killed"
     root = Path(__file__).parents[2]
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(root)], check=False, timeout=120)
-    assert killed.returncode == -9
-    assert_frame_equal(published(tmp_path), before)
-    assert list(tmp_path.glob(".features.staging*")), "the dead run left its staging behind"
-    run(tmp_path)
-    assert published(tmp_path)["event_timestamp"].unique().sort().to_list() == [T - DAY, T]
-    assert not list(tmp_path.glob(".features.staging*"))
-    with ledger(tmp_path) as book:
+    command = [sys.executable, "-c", KILLED, str(folder), str(root), str(after)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -9
+    assert published(folder)["event_timestamp"].unique().sort().to_list() == [T - DAY, T][: 1 + after]
+    assert list(folder.glob(".features.staging*")), "the dead run left its staging behind"
+    with ledger(folder) as book:
+        states = [f["state"] for f in book.published("small", "user_features")]
+        assert states == ["published", "publishing", "publishing"], "what a reader may see is on record"
+    run(folder, [T, T + DAY])
+    run(tmp_path / "whole", [T, T + DAY])
+    assert_frame_equal(published(folder), published(tmp_path / "whole"), rel_tol=1e-9)
+    assert not list(folder.glob(".features.staging*"))
+    with ledger(folder) as book:
         assert [r["status"] for r in book.runs()] == ["done", "interrupted", "done"]
+        assert {f["state"] for f in book.published("small", "user_features")} == {"published"}
 
 
 def test_superseded_landings_are_removed(tmp_path: Path) -> None:
