@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,12 @@ def _outcome(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("maestro: interrupted; what was published before stays as it was\n")
         code = 130
+    except BrokenPipeError:
+        raise
+    except Exception:  # noqa: BLE001 - nobody's mistake but ours; 1 would mean that a check failed
+        traceback.print_exc()
+        sys.stderr.write("maestro: this is a bug in maestro; please report it with the lines above\n")
+        code = 70
     return code
 
 
@@ -55,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         prog="maestro",
         description="One declared pipeline: ingest, validate, compute leak-free features, publish them to Feast.",
         epilog="exit codes: 0 done (warnings allowed), 1 an ERROR check failed, 2 usage or configuration, "
-        "3 a source or sink failed",
+        "3 a source or sink failed, 70 a bug",
         allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=_version())

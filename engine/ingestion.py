@@ -17,6 +17,7 @@ import polars as pl
 from engine.duck import DEFAULT_MEMORY_LIMIT
 from engine.errors import ConfigError, SinkError, SourceError, UsageError
 from engine.landing import Landed, Metrics, land
+from engine.sinks.parquet import sync
 from engine.sources import open_source
 from engine.spec import ApiSpec, Pipeline, S3Spec, SourceSpec
 
@@ -38,7 +39,6 @@ class DataSourceType(StrEnum):
     DATABASE = "database"
     S3 = "s3"
     API = "api"
-    FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ class _Ingestion:
                 )
                 staged = Path(folder) / target.name
                 self._stamped(landed, started).sink_parquet(staged, compression="zstd", maintain_order=True)
+                sync(staged)
                 staged.replace(target)
+                sync(target.parent)
         except OSError as error:
             raise SinkError(
                 f"cannot write: {error.strerror or error}",

@@ -89,7 +89,7 @@ class Ledger:
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
         self.path = workdir / "ledger.db"
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_workdir(workdir)
         self._engine = sa.create_engine(f"sqlite:///{self.path}")
         sa.event.listen(self._engine, "connect", _durable)
         try:
@@ -309,6 +309,24 @@ class Ledger:
         )
         with self._engine.connect() as connection:
             return [self.workdir / path for path in connection.execute(query).scalars()]
+
+
+def make_workdir(workdir: Path) -> None:
+    """Makes the folder that a pipeline works in.
+
+    Raises:
+        LedgerError: it cannot be made or written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "lock").touch()
+    except OSError as error:
+        raise LedgerError(
+            f"the workdir cannot be used: {error.strerror}",
+            code="workdir.unwritable",
+            where=str(workdir),
+            fix="set workdir to a folder that can be written",
+        ) from None
 
 
 def _durable(connection: Any, _record: object) -> None:

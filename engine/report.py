@@ -147,7 +147,7 @@ def show_validation(reports: Mapping[str, Report]) -> None:
         console.print(table)
     for name, report in reports.items():
         counts = f"{report.passed} of {report.total_checks} checks passed"
-        verdict = f", {report.errors} errors, {report.warnings} warnings" if report.failed else ""
+        verdict = f", {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}" if report.failed else ""
         console.print(Text(f"{name}: {counts}{verdict}", style="" if report.ok else "bold red"))
 
 
@@ -155,6 +155,10 @@ def _example(result: Result) -> Text:
     if not result.sample:
         return Text("")
     return Text(", ".join(f"{k}={v!r}" for k, v in result.sample[0].items()), overflow="ellipsis", no_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _severity(severity: str) -> Text:

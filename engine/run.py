@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engine.checks import Report
 from engine.errors import MaestroError
 from engine.landing import Landed, Metrics, land
-from engine.ledger import Ledger
+from engine.ledger import Ledger, make_workdir
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan
 from engine.sinks.parquet import Part, Staging
 from engine.sources import open_source
@@ -198,6 +198,7 @@ def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None
 def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceReport]:
     """Reads the sources that have checks and judges them; nothing is kept, nothing is published."""
     progress = progress or _Silent()
+    make_workdir(plan.workdir)
     folder = plan.workdir / "validate" / uuid.uuid4().hex
     reports = []
     try:
@@ -416,7 +417,7 @@ class _Run:
         for report in self.report.views:
             report.fit_version = versions[report.name]
         for (report, _, part), file in zip(parts, files, strict=True):
-            self.progress.step("publish", str(file["path"]))
+            self.progress.step("publish", report.name)
             part.publish()
             report.files.append(str(file["path"]))
             log.info(

@@ -74,7 +74,15 @@ def parse_moment(value: str | date | datetime) -> datetime:
             ) from None
     if not isinstance(value, datetime):
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(
+            f"{value.isoformat()} lies outside the calendar in UTC",
+            code="types.moment",
+            allowed="years 1 to 9999",
+            fix="use a moment within these years",
+        ) from None
 
 
 def epoch_microseconds(moment: datetime) -> int:
@@ -89,9 +97,8 @@ def iso(moment: datetime) -> str:
 
 def compact(moment: datetime) -> str:
     """A moment for file names: ``20251004T000000Z``, sortable, no characters that file systems refuse."""
-    moment = moment.astimezone(UTC)
-    fraction = f".{moment.microsecond:06d}" if moment.microsecond else ""
-    return f"{moment:%Y%m%dT%H%M%S}{fraction}Z"
+    text = moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return text.replace("-", "").replace(":", "") + "Z"
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:

@@ -38,7 +38,7 @@ class Part:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self.staged.replace(self.target)
-            _sync(self.target.parent)
+            sync(self.target.parent)
         except OSError as error:
             raise unwritable(self.target.parent, error) from None
 
@@ -77,7 +77,7 @@ class Staging:
         try:
             staged.parent.mkdir(parents=True, exist_ok=True)
             frame.sink_parquet(staged, compression="zstd", maintain_order=True)
-            _sync(staged)
+            sync(staged)
         except OSError as error:
             raise unwritable(staged.parent, error) from None
         return Part(staged, self.output / relative, pq.read_metadata(staged).num_rows)
@@ -92,7 +92,8 @@ def unwritable(folder: Path, error: OSError) -> SinkError:
     )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes what was written to a file, or the names in a folder, survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

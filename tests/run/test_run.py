@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from engine import Pipeline, compile_plan, run_pipeline
-from engine.errors import DataError, LedgerError, MaestroError, SourceError
+from engine.errors import DataError, LedgerError, MaestroError, SourceError, UsageError
 from engine.ledger import Ledger
-from engine.run import execute
+from engine.run import execute, validate
 from tests.run.world import ACTIVITIES, DAY, USERS, T, files, pipeline, published, run, write_world
 
 
@@ -457,3 +457,26 @@ def test_moments_of_any_unit_and_zone_are_floored_to_microseconds(tmp_path: Path
     write_world(tmp_path, activities=activities)
     run(tmp_path)
     assert published(tmp_path)["tasks_completed_7d"].to_list() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("verb", [run, lambda folder: validate(compile_plan(pipeline(folder)))])
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path: Path, verb: Any) -> None:
+    write_world(tmp_path)
+    (tmp_path / ".maestro").write_text("a file")
+    with pytest.raises(LedgerError) as caught:
+        verb(tmp_path)
+    assert caught.value.code == "workdir.unwritable"
+
+
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31T23:59:59-05:00", "0001-01-01T00:00:00+05:00", "10000-01-01", "soon", ""]
+)
+def test_an_as_of_beyond_the_calendar_is_refused(tmp_path: Path, moment: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compile_plan(pipeline(tmp_path), moment)
+    assert caught.value.code == "types.moment"
+
+
+def test_early_years_have_four_digits(tmp_path: Path) -> None:
+    [file] = compile_plan(pipeline(tmp_path), "0800-01-01").views[0].files
+    assert file == "user_features/event_date=0800-01-01/part-08000101T000000Z.parquet"
