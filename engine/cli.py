@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import MaestroError
+from engine.errors import MaestroError, is_interrupt
 
 if TYPE_CHECKING:
     from engine.plan import Plan
@@ -44,12 +44,15 @@ def _outcome(options: argparse.Namespace) -> int:
     except MaestroError as error:
         _show_error(error, options)
         code = error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("maestro: interrupted; what was published before stays as it was\n")
-        code = 130
     except BrokenPipeError:
         raise
-    except Exception:  # noqa: BLE001 - nobody's mistake but ours; 1 would mean that a check failed
+    except BaseException as error:
+        if is_interrupt(error):
+            sys.stderr.write("maestro: interrupted; what was published before stays as it was\n")
+            return 130
+        if not isinstance(error, Exception):
+            raise
+        # Nobody's mistake but ours; the exit code 1 would mean that a check failed.
         traceback.print_exc()
         sys.stderr.write("maestro: this is a bug in maestro; please report it with the lines above\n")
         code = 70

@@ -175,6 +175,15 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like ``word``, or None when none is close."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """The known word most like ``word``, whatever its case, or None when none is close."""
+    words = {k.casefold(): k for k in known}
+    matches = difflib.get_close_matches(word.casefold(), words, n=1, cutoff=0.6)
+    return words[matches[0]] if matches else None
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether ``error`` is a Ctrl-C; DuckDB reports one as an error of its own."""
+    return isinstance(error, KeyboardInterrupt) or (
+        "interrupted" in str(error).lower()
+        and (type(error) is RuntimeError or type(error).__name__ == "InterruptException")
+    )

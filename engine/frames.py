@@ -40,7 +40,7 @@ def to_lazy(data: Any) -> pl.LazyFrame:
             )
         try:
             return pl.from_pandas(data).lazy()
-        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError) as error:
+        except (pa.ArrowException, TypeError, ValueError) as error:
             raise DataError(
                 f"a pandas column cannot be read: {error}",
                 code="data.mixed_column",

@@ -8,14 +8,10 @@ from __future__ import annotations
 import polars as pl
 
 from engine.errors import DataError
+from engine.types import ISO_MOMENT
 
 MOMENT = pl.Datetime("us", "UTC")
 
-_ISO = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?"
-    r"(?:Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?$"
-)
 _FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z in microseconds since 1970
 _LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 
@@ -86,5 +82,5 @@ def _parsed(text: pl.Expr) -> pl.Expr:
     offset = pl.when(zone.str.contains("-", literal=True)).then(-east).otherwise(east)
 
     moment = (day * 86_400 + clock - offset) * 1_000_000 + micros
-    valid = text.str.contains(_ISO) & moment.is_between(_FIRST, _LAST)
+    valid = text.str.contains(ISO_MOMENT) & moment.is_between(_FIRST, _LAST)
     return pl.when(valid).then(moment).cast(MOMENT)

@@ -77,9 +77,7 @@ class ViewPlan:
     @property
     def definitions(self) -> dict[str, str]:
         """Per feature, a fingerprint of all that its raw values rest on: a pinned fit holds only under the same."""
-        used = {"settings": dict(self.view.settings), "sources": dict(self.sources)}
-        text = json.dumps(used, sort_keys=True)
-        return {f.name: hashlib.sha256(f"{f.sql}|{text}".encode()).hexdigest()[:16] for f in self.view.features}
+        return {name: self.view.fingerprint(name) for name in self.view.feature_names}
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.checks import Report
-from engine.errors import MaestroError
+from engine.errors import MaestroError, is_interrupt
 from engine.landing import Landed, Metrics, land
 from engine.ledger import Ledger, make_workdir
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan
@@ -186,9 +186,11 @@ def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None
             log.info("run %s failed: %s", run_id, error.code, extra={"run_id": run_id, "code": error.code})
             raise
         except BaseException as error:
-            status = "failed" if isinstance(error, Exception) else "interrupted"
+            if is_interrupt(error):
+                ledger.finish(run_id, "interrupted")
+                raise KeyboardInterrupt from None
             text = redact(f"{type(error).__name__}: {error}", secrets)
-            ledger.finish(run_id, status, {"code": "internal", "message": text})
+            ledger.finish(run_id, "failed", {"code": "internal", "message": text})
             raise
         ledger.finish(run_id, report.status)
     log.info("run %s is %s", run_id, report.status, extra={"run_id": run_id, "status": report.status})
@@ -354,7 +356,7 @@ class _Run:
         view = view_plan.view
         raw = staging.folder / f"{view_plan.name}-raw.parquet"
         compute_to_parquet(inputs, view, as_of, raw)
-        frame = pl.scan_parquet(raw, hive_partitioning=False)
+        frame = pl.scan_parquet(raw, hive_partitioning=False, glob=False)
         self.key_dtypes[view_plan.name] = str(frame.collect_schema()[view.entity.key])
         self.fits[view_plan.name] = self._fit(view_plan, frame)
         frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)

@@ -12,6 +12,13 @@ from engine.errors import UsageError
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 DURATION_PATTERN = r"^[1-9][0-9]{0,8}[smhdw]$"
+# A date, or a date and a time; seconds, their fraction and the offset may be absent. Any engine's regular expressions
+# read it: Rust's for Polars, RE2 for DuckDB.
+ISO_MOMENT = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?$"
+)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -59,6 +66,15 @@ def parse_moment(value: str | date | datetime) -> datetime:
     Raises:
         UsageError: the value is none of these.
     """
+    if type(value).__module__ == "numpy":
+        value = str(value)  # a datetime64 of any unit writes itself in ISO 8601
+    if not isinstance(value, str | date) or value != value:  # noqa: PLR0124 - pandas' NaT is a datetime
+        raise UsageError(
+            f"{value!r} is not a moment in time",
+            code="types.moment",
+            allowed="an ISO 8601 text, a date or a datetime",
+            fix="write for example 2025-10-04 or 2025-10-04T06:30:00Z",
+        )
     if isinstance(value, str):
         text = value.strip()
         if text.lower() == "now":

@@ -7,9 +7,10 @@ aggregates. Nothing here imports an engine; `engine.features.query` turns a view
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.types import Duration
@@ -141,6 +142,16 @@ class FeatureView:
         return FeatureView(
             self.name, self.entity, self.roles, rows, aggregates, features, self.settings, self.created_at
         )
+
+    def fingerprint(self, feature: str) -> str:
+        """A short hash of all that one feature's raw values rest on: its SQL, its rows, its aggregates."""
+        alone = self.select([feature])
+        rows = [
+            replace(r, lookup=(replace(r.lookup[0].select(r.lookup[1]), settings={}), r.lookup[1])) if r.lookup else r
+            for r in alone.rows
+        ]
+        parts = (alone.features, alone.aggregates, rows, alone.entity, alone.roles, alone.created_at)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def role(self, name: str) -> Role:
         return next(r for r in self.roles if r.name == name)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
-from engine.errors import UsageError, nearest
+from engine.errors import DataError, UsageError, nearest
 from engine.features.compute import compute
 from engine.features.definition import Settings
 from engine.features.fit import Missing, apply, feature_columns, learn
@@ -23,6 +24,14 @@ from engine.types import Duration, parse_moment
 
 log = logging.getLogger(__name__)
 
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "aggregation_window": (str,),
+    "min_data_points": (int,),
+    "handle_missing": (str,),
+    "normalize": (bool,),
+    "hours_per_activity": (int, float),
+    "default_availability_hours": (int, float),
+}
 _MISSING = ("impute", "zero", "drop", "keep")
 
 
@@ -52,6 +61,15 @@ class FeatureExtractionConfig:
     default_availability_hours: float = 40.0
 
     def __post_init__(self) -> None:
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UsageError(
+                    f"{name}: {value!r} is of type {type(value).__name__}",
+                    code="features.setting",
+                    allowed=" or ".join(kind.__name__ for kind in kinds),
+                    fix=f"give {name} a value of this type",
+                )
         Duration(self.aggregation_window)
         if self.feature_definitions:
             raise UsageError(
@@ -185,7 +203,14 @@ def _table(data: Any, path: Path) -> Any:
     if isinstance(data, pl.LazyFrame):
         frame.sink_parquet(path)
         return [path]
-    return frame.collect(engine="in-memory").to_arrow()
+    try:
+        return frame.collect(engine="in-memory").to_arrow()
+    except pa.ArrowException as error:
+        raise DataError(
+            f"a column cannot be read: {error}",
+            code="data.unreadable",
+            fix="cast it to a 64-bit integer, a float, a text or a list of these",
+        ) from None
 
 
 def _with_source_key(frame: pl.DataFrame, key: str, original: Any) -> pl.DataFrame:

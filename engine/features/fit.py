@@ -191,9 +191,8 @@ def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | N
     if not columns:
         return {}
     schema = frame.collect_schema()
-    row = frame.select(_null_for_nan(c, schema[c]).median() for c in columns).collect().row(0, named=True)
-    # the median of -inf and inf is undefined
-    return {c: float(v) if v is not None and not math.isnan(v) else None for c, v in row.items()}
+    row = frame.select(_finite(c, schema[c]).cast(pl.Float64).median() for c in columns).collect().row(0, named=True)
+    return {c: float(v) if v is not None else None for c, v in row.items()}
 
 
 def _mode(frame: pl.LazyFrame, column: str) -> Any:

@@ -15,11 +15,13 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 
 from engine.duck import connect, identifier, literal
-from engine.errors import DataError, MaestroError, nearest
+from engine.errors import DataError, MaestroError, is_interrupt, nearest
 from engine.features.definition import Column, FeatureView, Role
 from engine.features.query import MACROS
+from engine.types import ISO_MOMENT
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +101,9 @@ class Inputs:
 
     def _load(self, role: Role, table: Any, spill: Path | None) -> None:
         raw = identifier(f"{role.name} as given")
-        given = list(pl.read_parquet_schema(table[0])) if isinstance(table, Sequence) else table.column_names
+        given = _names(table[0]) if isinstance(table, Sequence) else table.column_names
         wanted = [c.name for c in role.columns if c.name in given]
-        self._check_columns(role, given)
+        self._check_columns(role, given, empty=not wanted and _is_empty(table))
         if isinstance(table, Sequence):
             files = _told_apart(table, given, wanted, spill)
             listed = ", ".join(literal(str(path)) for path in files)
@@ -121,10 +123,11 @@ class Inputs:
         )
         self._count(role)
 
-    def _check_columns(self, role: Role, given: Sequence[str]) -> None:
+    def _check_columns(self, role: Role, given: Sequence[str], *, empty: bool) -> None:
+        """An empty table whose columns nobody knows lacks nothing."""
         absent = [c for c in role.columns if c.name not in given]
         for column in absent:
-            if column.presence == "required":
+            if column.presence == "required" and not empty:
                 near = nearest(column.name, given)
                 raise DataError(
                     f"the table has no column {column.name!r}",
@@ -133,7 +136,7 @@ class Inputs:
                     allowed=f"columns there are: {', '.join(given)}",
                     fix=f"rename the one that holds it with column_mapping: {{{near or 'NAME'}: {column.name}}}",
                 )
-            if column.presence == "expected" and column in self.view.used(role):
+            if column.presence == "expected" and not empty and column in self.view.used(role):
                 log.warning("%s has no column %r; it is read as null", self._where(role), column.name)
         self.absent[role.name] = tuple(c.name for c in absent)
 
@@ -207,6 +210,17 @@ class Inputs:
         return self._names.get(role.name, role.name)
 
 
+def _names(file: Path) -> list[str]:
+    with file.open("rb") as stream:
+        return list(pl.read_parquet_schema(stream))
+
+
+def _is_empty(table: Any) -> bool:
+    if isinstance(table, Sequence):
+        return not any(pq.read_metadata(file).num_rows for file in table)
+    return bool(table.num_rows == 0)
+
+
 def _told_apart(
     files: Sequence[Path], given: Sequence[str], wanted: Sequence[str], spill: Path | None
 ) -> Sequence[Path]:
@@ -220,7 +234,7 @@ def _told_apart(
     if spill is not None:
         spill.mkdir(parents=True, exist_ok=True)
     copy = Path(tempfile.mkdtemp(prefix="columns-", dir=spill)) / "columns.parquet"
-    pl.scan_parquet(list(files), hive_partitioning=False).select(wanted).sink_parquet(copy)
+    pl.scan_parquet(list(files), hive_partitioning=False, glob=False).select(wanted).sink_parquet(copy)
     return [copy]
 
 
@@ -235,7 +249,9 @@ _KIND_TEXT = {
 
 
 def _readable(column: Column, kind: str) -> bool:
+    element = kind.removesuffix("[]")
     nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
+    scalar = kind in (*_NUMBERS, *_FLOATS, "VARCHAR", "UUID", "BOOLEAN") or kind.startswith(("DECIMAL", "ENUM"))
     if _is_null(kind) or kind == "VARCHAR" or kind.startswith("ENUM"):
         return True
     if column.kind == "moment":
@@ -243,7 +259,7 @@ def _readable(column: Column, kind: str) -> bool:
     if column.kind == "number":
         return kind in (*_NUMBERS, *_FLOATS, "BOOLEAN") or kind.startswith("DECIMAL")
     if column.kind in ("list", "labels"):
-        return kind.endswith("]")
+        return scalar or (kind.endswith("[]") and (_is_null(element) or _readable(column, element)) and element != kind)
     return not nested
 
 
@@ -271,11 +287,7 @@ def _normalised(column: Column, kind: str | None) -> str:
         return f"CASE WHEN NOT isnan({name}) THEN CAST({name} AS VARCHAR) END"
     if column.kind == "key" and kind in _FLOATS:
         # 1.0 is the key 1: a null elsewhere in the column turns whole numbers into floats.
-        whole = f"{name} = trunc({name}) AND abs({name}) < 1e15"
-        return (
-            f"CASE WHEN isnan({name}) THEN NULL WHEN {whole} THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) "
-            f"ELSE CAST({name} AS VARCHAR) END"
-        )
+        return _float_key(name)
     return f"CAST({name} AS VARCHAR)"
 
 
@@ -283,7 +295,9 @@ def _parsed(column: Column, name: str) -> str:
     """A text as a moment or a number; null where it is blank or reads as neither."""
     if column.kind == "number":
         return f"nullif(TRY_CAST(strip({name}) AS DOUBLE), 'NaN'::DOUBLE)"
-    return _finite(f"TRY_CAST(strip({name}) AS TIMESTAMPTZ) AT TIME ZONE 'UTC'")
+    text = f"strip({name})"
+    iso = f"CASE WHEN regexp_matches({text}, {literal(ISO_MOMENT)}) THEN {text} END"
+    return _finite(f"TRY_CAST({iso} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'")
 
 
 def _moment(name: str, kind: str) -> str:
@@ -295,19 +309,40 @@ def _moment(name: str, kind: str) -> str:
     return f"CAST({name} AS TIMESTAMP)"
 
 
+def _float_key(name: str) -> str:
+    """A float as the key it stands for: 1.0 is 1, since a null elsewhere turns whole numbers into floats."""
+    whole = f"{name} = trunc({name}) AND abs({name}) < 1e15"
+    return (
+        f"CASE WHEN isnan({name}) THEN NULL WHEN {whole} THEN CAST(CAST({name} AS BIGINT) AS VARCHAR) "
+        f"ELSE CAST({name} AS VARCHAR) END"
+    )
+
+
 def _finite(moment: str) -> str:
     return f"CASE WHEN isfinite({moment}) THEN {moment} END"
 
 
 def _list(name: str, kind: str, *, lower: bool) -> str:
-    values = f"CAST({name} AS VARCHAR[])" if kind.endswith("]") else f"string_split({name}, ',')"
+    if kind == "VARCHAR":
+        values = f"string_split({name}, ',')"
+    elif kind.endswith("]"):
+        floats = kind.removesuffix("[]") in _FLOATS
+        values = f"list_transform({name}, lambda v: {_float_key('v')})" if floats else f"CAST({name} AS VARCHAR[])"
+    else:  # comma-separated text of one number per row, which a reader took for numbers
+        values = f"[{_float_key(name) if kind in _FLOATS else f'CAST({name} AS VARCHAR)'}]"
     element = "lower(strip(e))" if lower else "strip(e)"
     stripped = f"list_transform({values}, lambda e: {element})"
     return f"coalesce(list_filter({stripped}, lambda e: e <> ''), CAST([] AS VARCHAR[]))"
 
 
 def as_data_error(error: duckdb.Error, where: str) -> MaestroError:
-    """DuckDB's error in the engine's words."""
+    """DuckDB's error in the engine's words.
+
+    Raises:
+        KeyboardInterrupt: it was a Ctrl-C.
+    """
+    if is_interrupt(error):
+        raise KeyboardInterrupt from None
     text = str(error).splitlines()[0]
     if isinstance(error, duckdb.OutOfMemoryException):
         return DataError(

@@ -57,13 +57,9 @@ def view(settings: Settings, *, with_activities: bool = True) -> FeatureView:
     collaboration = "NULL"
     if with_activities:
         workload = "workload_at_as_of"
-        lookup = replace(
-            user.view(settings),
-            features=tuple(
-                replace(f, name=workload) for f in user.view(settings).features if f.name == "current_workload_hours"
-            ),
-        )
-        rows[0] = replace(members, lookup=(lookup, (workload,)))
+        users_own = user.view(settings).select(["current_workload_hours"])
+        renamed = tuple(replace(f, name=workload) for f in users_own.features)
+        rows[0] = replace(members, lookup=(replace(users_own, features=renamed), (workload,)))
         rows.append(Rows("member_activities", "activities", via="members"))
         together = "list_has_any(list_filter(collaborators, lambda c: c <> user_id), entity.members)"
         aggregates += [
