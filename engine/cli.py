@@ -133,7 +133,7 @@ def _as_of(command: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    plan = _compile(options.pipeline, None)
+    plan = _compile(options.pipeline, None, history=False)
     checks = sum(len(suite.checks) for suite in plan.suites.values())
     features = sum(len(view.view.features) for view in plan.views)
     found = {"sources": len(plan.sources), "checks": checks, "views": len(plan.views), "features": features}
@@ -164,10 +164,14 @@ def _run(options: argparse.Namespace) -> int:
         report = execute(plan, refit=options.refit, progress=progress)
     if options.json:
         _print_json(report.to_dict())
-    elif not options.quiet or report.exit_code:
+    elif not options.quiet:
         from engine.report import show_run
 
         show_run(report, plan)
+    elif report.exit_code:
+        from engine.report import show_errors
+
+        show_errors(report)
     return report.exit_code
 
 
@@ -192,7 +196,7 @@ def _validate(options: argparse.Namespace) -> int:
     elif not options.quiet or not ok:
         from engine.report import show_validation
 
-        show_validation(reports)
+        show_validation(reports, errors_only=options.quiet)
     return 0 if ok else 1
 
 
@@ -224,11 +228,11 @@ def _demo(options: argparse.Namespace) -> int:
 # --- input and output ---------------------------------------------------------------------------------------------
 
 
-def _compile(path: str, as_of: Sequence[str] | str | None) -> Plan:
+def _compile(path: str, as_of: Sequence[str] | str | None, *, history: bool = True) -> Plan:
     from engine.config import load_pipeline
     from engine.plan import compile_plan
 
-    return compile_plan(load_pipeline(path), as_of)
+    return compile_plan(load_pipeline(path), as_of, history=history)
 
 
 def _progress(options: argparse.Namespace) -> Any:

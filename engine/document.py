@@ -109,8 +109,10 @@ def read_document(path: Path) -> Document:
             what, fix = "the file holds more than one document", "keep one pipeline in a file"
         raise stop("config.yaml", f"not valid YAML: {what}", error.problem_mark, fix=fix) from None
     except yaml.YAMLError as error:
+        position = getattr(error, "position", 0)
+        mark = yaml.Mark("", position, text.count("\n", 0, position), 0, None, 0)
         raise stop(
-            "config.yaml", f"not valid YAML: {str(error).splitlines()[0]}", fix="save it as plain text"
+            "config.yaml", f"not valid YAML: {str(error).splitlines()[0]}", mark, fix="remove that character"
         ) from None
     reader = _Reader(document)
     document.data = reader.value(node, ()) if node is not None else None
@@ -203,7 +205,7 @@ class _Reader:
             return None
         if tag == "bool":
             return text.lower() == "true"
-        if tag == "int":
+        if tag == "int" and len(text) < 400:  # longer ones are no numbers anybody means
             return int(text)
         if tag == "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

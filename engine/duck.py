@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
 import duckdb
 
-DEFAULT_MEMORY_LIMIT = "512MiB"
+from engine.types import DEFAULT_MEMORY_LIMIT
 
 
 def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
@@ -17,7 +18,7 @@ def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None)
     Its time zone is UTC, so a text or timestamp without a zone is read as UTC. Extensions are never fetched or
     loaded.
     """
-    folder = spill or Path(tempfile.gettempdir()) / f"maestro-spill-{os.getpid()}"
+    folder = spill or Path(tempfile.gettempdir()) / f"maestro-spill-{os.getpid()}-{secrets.token_hex(4)}"
     connection = duckdb.connect(
         config={
             "memory_limit": memory_limit,

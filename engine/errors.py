@@ -176,7 +176,9 @@ def dotted(path: Iterable[str | int]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word most like ``word``, whatever its case, or None when none is close."""
-    words = {k.casefold(): k for k in known}
+    words: dict[str, str] = {}
+    for name in known:
+        words.setdefault(name.casefold(), name)
     matches = difflib.get_close_matches(word.casefold(), words, n=1, cutoff=0.6)
     return words[matches[0]] if matches else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import polars as pl
@@ -63,6 +64,12 @@ def like(frame: pl.DataFrame, original: Any) -> Any:
     if is_pandas(original):
         return frame.to_pandas()
     return frame.to_arrow()
+
+
+def column(name: str) -> pl.Expr:
+    """The column of exactly this name; Polars alone would read ``^a.*$`` as a pattern and ``*`` as all."""
+    special = name == "*" or (name.startswith("^") and name.endswith("$"))
+    return pl.col(f"^{re.escape(name)}$") if special else pl.col(name)
 
 
 def is_pandas(data: Any) -> bool:

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from engine.duck import DEFAULT_MEMORY_LIMIT
 from engine.errors import ConfigError, SinkError, SourceError, UsageError
 from engine.landing import Landed, Metrics, land
 from engine.sinks.parquet import sync
 from engine.sources import open_source
 from engine.spec import ApiSpec, Pipeline, S3Spec, SourceSpec
+from engine.types import DEFAULT_MEMORY_LIMIT
 
 __all__ = [
     "APIIngestion",

@@ -1,7 +1,7 @@
 """The ledger: the one durable record of runs, landed chunks, verdicts, fits and published files.
 
 SQLite in the workdir, through SQLAlchemy Core. Times are ISO 8601 texts in UTC; structured values are JSON. The
-schema has a version; an older one is migrated when it is opened, a newer one is refused.
+schema has a version; a newer one than this engine knows is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,7 +75,7 @@ _published = sa.Table(
     sa.Column("rows", sa.Integer, nullable=False),
     sa.Column("definition", sa.String, nullable=False),  # fingerprint of what the values rest on
     sa.Column("created_timestamp", sa.String, nullable=False),
-    sa.Column("state", sa.String, nullable=False),  # publishing | published
+    sa.Column("state", sa.String, nullable=False),  # publishing | published | loaded (into the online store)
 )
 
 
@@ -90,17 +90,9 @@ class Ledger:
         self.workdir = workdir
         self.path = workdir / "ledger.db"
         make_workdir(workdir)
-        self._engine = sa.create_engine(f"sqlite:///{self.path}")
+        self._engine = sa.create_engine(sa.URL.create("sqlite", database=str(self.path)))
         sa.event.listen(self._engine, "connect", _durable)
-        try:
-            self._migrate()
-        except sa.exc.DBAPIError as error:
-            raise LedgerError(
-                f"cannot open the ledger: {error.orig}",
-                code="ledger.unreadable",
-                where=str(self.path),
-                fix="move the file away to begin with an empty ledger, or choose another workdir",
-            ) from None
+        self._migrate()
 
     def close(self) -> None:
         self._engine.dispose()
@@ -111,12 +103,41 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction."""
+        with self._worded(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        with self._worded(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _worded(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            text = str(error.orig)
+            fix = "check that its folder can be written, has room, and that nothing else holds the file"
+            if "not a database" in text or "malformed" in text:
+                fix = (
+                    "restore the file from a backup; without one, move it away: fits are then made anew, and files "
+                    "published before are no longer known"
+                )
+            raise LedgerError(
+                f"the ledger cannot be used: {text}", code="ledger.unreadable", where=str(self.path), fix=fix
+            ) from None
+
     def _migrate(self) -> None:
-        with (self.workdir / "ledger.lock").open("a") as handle, self._engine.begin() as connection:
+        with (self.workdir / "ledger.lock").open("a") as handle, self._write() as connection:
             fcntl.flock(handle, fcntl.LOCK_EX)  # two first runs at once
-            _metadata.create_all(connection)
-            version = connection.execute(sa.select(_schema_version.c.version)).scalar()
+            version = None
+            if sa.inspect(connection).has_table("schema_version"):
+                version = connection.execute(sa.select(_schema_version.c.version)).scalar()
             if version is None:
+                _metadata.create_all(connection)
                 connection.execute(_schema_version.insert().values(version=VERSION))
             elif version > VERSION:
                 raise LedgerError(
@@ -158,7 +179,7 @@ class Ledger:
         plan: Mapping[str, Any],
     ) -> None:
         """Records a run; runs that never ended are marked ``interrupted``, since the caller holds the lock."""
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(
                 _runs.update().where(_runs.c.status == "running").values(status="interrupted", finished_at=_now())
             )
@@ -174,7 +195,7 @@ class Ledger:
             )
 
     def finish(self, run_id: str, status: str, error: Mapping[str, Any] | None = None) -> None:
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(
                 _runs.update()
                 .where(_runs.c.run_id == run_id)
@@ -185,7 +206,7 @@ class Ledger:
         self, run_id: str, source: str, location: str, metrics: Mapping[str, Any], files: Sequence[Path]
     ) -> None:
         """Commits a source's chunks: from here on they exist."""
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(
                 _reads.insert().values(
                     run_id=run_id, source=source, location=location, metrics=dict(metrics), state="landed"
@@ -206,7 +227,7 @@ class Ledger:
 
     def judged(self, run_id: str, source: str, *, accepted: bool, report: Mapping[str, Any] | None) -> None:
         """Records the verdict of the checks on a landed source."""
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(
                 _reads.update()
                 .where(_reads.c.run_id == run_id, _reads.c.source == source)
@@ -216,7 +237,7 @@ class Ledger:
     def forget_chunks(self, pipeline: str, *, keep: str) -> None:
         """Drops the chunks of all runs but one: what they held has been read anew."""
         others = sa.select(_runs.c.run_id).where(_runs.c.pipeline == pipeline, _runs.c.run_id != keep)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(_chunks.delete().where(_chunks.c.run_id.in_(others)))
 
     def fit(self, pipeline: str, view: str) -> tuple[int, dict[str, Any]] | None:
@@ -227,7 +248,7 @@ class Ledger:
             .order_by(_fits.c.version.desc())
             .limit(1)
         )
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             row = connection.execute(query).first()
         return (row.version, row.fit) if row else None
 
@@ -252,7 +273,7 @@ class Ledger:
         """
         known = {view: self.fit(pipeline, view) for view in fits}
         versions: dict[str, int] = {}
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             for view, (as_of, fit) in fits.items():
                 version, pinned = known[view] or (0, None)
                 if pinned is None or _canonical(pinned) != _canonical(fit):
@@ -278,25 +299,38 @@ class Ledger:
 
     def published_all(self, run_id: str) -> None:
         """Records that every file of a run has its place."""
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(_published.update().where(_published.c.run_id == run_id).values(state="published"))
+
+    def loaded(self, pipeline: str, views: Iterable[str]) -> None:
+        """Records that the online store has been loaded from all published files of the views."""
+        with self._write() as connection:
+            connection.execute(
+                _published.update()
+                .where(
+                    _published.c.pipeline == pipeline,
+                    _published.c.view.in_(list(views)),
+                    _published.c.state == "published",
+                )
+                .values(state="loaded")
+            )
 
     def published(self, pipeline: str, view: str) -> list[dict[str, Any]]:
         """The files of a view that are published, or that a killed run was about to publish; by as-of."""
         query = sa.select(_published).where(_published.c.pipeline == pipeline, _published.c.view == view)
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return sorted(rows, key=lambda row: parse_moment(row["as_of"]))
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, oldest first."""
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             rows = connection.execute(sa.select(_runs).order_by(_runs.c.created_timestamp, _runs.c.run_id))
             return [dict(row) for row in rows.mappings()]
 
     def reads(self, run_id: str) -> list[dict[str, Any]]:
         """What a run read, by source."""
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             rows = connection.execute(sa.select(_reads).where(_reads.c.run_id == run_id).order_by(_reads.c.source))
             return [dict(row) for row in rows.mappings()]
 
@@ -307,7 +341,7 @@ class Ledger:
             .where(_chunks.c.run_id == run_id, _chunks.c.source == source)
             .order_by(_chunks.c.number)
         )
-        with self._engine.connect() as connection:
+        with self._read() as connection:
             return [self.workdir / path for path in connection.execute(query).scalars()]
 
 

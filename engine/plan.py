@@ -147,12 +147,16 @@ class Plan:
 
 
 def compile_plan(
-    pipeline: Pipeline, as_of: str | date | datetime | Sequence[str | date | datetime] | None = None
+    pipeline: Pipeline,
+    as_of: str | date | datetime | Sequence[str | date | datetime] | None = None,
+    *,
+    history: bool = True,
 ) -> Plan:
     """The plan of ``pipeline`` at one or several as-ofs.
 
     Args:
         as_of: ISO texts, dates or datetimes; UTC unless they carry a zone; None is now, resolved here and once.
+        history: whether the ledger is asked for files of another definition, which have to be published again.
 
     Raises:
         ConfigError: a view names a set, feature, role or source that is not there; nothing has been read.
@@ -180,7 +184,7 @@ def compile_plan(
             )
             for name, spec in pipeline.validation.items()
         },
-        views=_with_moments(views, moments, pipeline.name, workdir),
+        views=_with_moments(views, moments, pipeline.name, workdir if history else None),
         output=pipeline.resolve(pipeline.output.path),
         feast=pipeline.feast,
         feast_repo=pipeline.resolve(pipeline.feast.repo) if pipeline.feast else None,
@@ -196,10 +200,11 @@ def _moments(as_of: Any) -> tuple[datetime, ...]:
 
 
 def _with_moments(
-    views: tuple[ViewPlan, ...], moments: tuple[datetime, ...], pipeline: str, workdir: Path
+    views: tuple[ViewPlan, ...], moments: tuple[datetime, ...], pipeline: str, workdir: Path | None
 ) -> tuple[ViewPlan, ...]:
-    """Each view with its as-ofs: those asked for, and those published under another definition than today's."""
-    if not views or not (workdir / "ledger.db").exists():
+    """Each view with its as-ofs: those asked for, and those published under another definition than today's,
+    or about to be when a run was killed."""
+    if not views or workdir is None or not (workdir / "ledger.db").exists():
         return tuple(replace(view, as_of=moments) for view in views)
     from engine.ledger import Ledger
 
@@ -209,11 +214,16 @@ def _with_moments(
             outdated = {
                 parse_moment(file["as_of"])
                 for file in ledger.published(pipeline, view.name)
-                if file["definition"] != view.definition
+                if file["definition"] != view.definition or file["state"] == "publishing"
             }
             again = tuple(sorted(outdated - set(moments)))
             planned.append(replace(view, as_of=tuple(sorted({*moments, *again})), again=again))
     return tuple(planned)
+
+
+def is_current(plan: Plan) -> bool:
+    """Whether the ledger still says what it said when ``plan`` was compiled."""
+    return _with_moments(plan.views, plan.as_of, plan.pipeline, plan.workdir) == plan.views
 
 
 def _key_columns(source: AnySource) -> tuple[str, ...]:
@@ -224,6 +234,17 @@ def _view_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Pro
     path = ("features", name)
     implied = name.removesuffix("_features")
     set_name = spec.set or (implied if name.endswith("_features") and implied in SETS else None)
+    if spec.set and name.endswith("_features") and implied in SETS and spec.set != implied:
+        problems.append(
+            Problem(
+                "config.set_conflict",
+                f"the view's name says {implied}, its set is {spec.set}",
+                (*path, "set"),
+                allowed=implied,
+                fix=f"remove set, or name the view something else than {name}",
+            )
+        )
+        return None
     if set_name is None:
         near = nearest(name, [f"{s}_features" for s in SETS])
         problems.append(

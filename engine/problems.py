@@ -58,7 +58,7 @@ def _problem(item: Any, path: Place, node: dict[str, Any], shown: str) -> Proble
     code = "config.type" if kind.endswith("_type") else "config.value"
     allowed = context.get("allowed") or _allowed(node)
     near = context.get("nearest")
-    fix = f"did you mean {near!r}?" if near else _fix(item, label, node)
+    fix = f"did you mean {near!r}?" if near else _fix(item, label, hidden=not shown)
     return Problem(code, f"{label}: {_message(kind, item['msg'])}{shown}", path, allowed=allowed, fix=fix)
 
 
@@ -129,16 +129,16 @@ def _allowed_one(node: dict[str, Any], described: bool) -> str | None:
     return f"{label} {bounds}".strip() if label else None
 
 
-def _fix(item: Any, name: str, node: dict[str, Any]) -> str:
+def _fix(item: Any, name: str, *, hidden: bool) -> str:
     value = item["input"]
-    if isinstance(value, str) and not _secret(node):
+    if isinstance(value, str) and not hidden:
         if item["type"] in ("int_type", "float_type") and re.fullmatch(r"[-+]?[0-9.]+", value):
             return f"write {name}: {value} without quotes (a ${{VAR}} is always a text)"
         if item["type"] == "bool_type" and value.lower() in ("yes", "no", "on", "off", "y", "n"):
             return f"write {name}: {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
         if item["type"] == "tuple_type":
             return f"write {name}: [{value}]"
-    if item["type"] == "string_type" and isinstance(value, int | float):
+    if item["type"] == "string_type" and isinstance(value, int | float) and not hidden:
         return f"put quotes around it: {json.dumps(str(value))}"
     return f"change {name} to what is allowed"
 
@@ -158,7 +158,7 @@ def kind_of(value: Any) -> str:
 
 
 def _secret(node: dict[str, Any]) -> bool:
-    return '"format": "password"' in json.dumps(node)
+    return '"writeOnly": true' in json.dumps(node)
 
 
 def _real_path(loc: tuple[str | int, ...], data: Any, missing: bool) -> Place:

@@ -81,12 +81,14 @@ def show_run(report: RunReport, plan: Plan) -> None:
         counts = (m.records_read, m.records_written, m.records_failed, m.duplicates_removed)
         sources.add_row(source.name, *(f"{n:,}" for n in counts), f"{m.duration_seconds:.2f}")
     console.print(sources)
-    show_validation({s.name: s.report for s in report.sources if s.report})
+    if reports := {s.name: s.report for s in report.sources if s.report}:
+        show_validation(reports)
     if report.views:
         views = _table("Published", "view", "rows", "file", numbers=1)
         for view in report.views:
             for file, rows in zip(view.files, view.rows, strict=True):
-                views.add_row(view.name, f"{rows:,}", Text(file, overflow="fold"))
+                again = "  (again: its definition changed)" if file in view.again else ""
+                views.add_row(view.name, f"{rows:,}", Text(f"{file}{again}", overflow="fold"))
         console.print(views)
         for line in _notes(report):
             console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
@@ -95,15 +97,22 @@ def show_run(report: RunReport, plan: Plan) -> None:
         console.print(Text(f"Registered with Feast in {report.feast['repo']}{loaded}"), soft_wrap=True)
     seconds = sum(report.seconds.values())
     if report.status == "blocked":
-        blocked = ", ".join(s.name for s in report.sources if s.state == "blocked")
-        console.print(
-            Text(
-                f"blocked by an ERROR check on {blocked}: nothing was published ({seconds:.1f} s)",
-                style="bold red",
-            )
-        )
+        _show_blocked(report)
     else:
         console.print(Text(f"done in {seconds:.1f} s, in {plan.output}", style="bold green"), soft_wrap=True)
+
+
+def show_errors(report: RunReport) -> None:
+    """Prints what blocked a run, and nothing else."""
+    show_validation({s.name: s.report for s in report.sources if s.report}, errors_only=True)
+    _show_blocked(report)
+
+
+def _show_blocked(report: RunReport) -> None:
+    blocked = ", ".join(s.name for s in report.sources if s.state == "blocked")
+    seconds = sum(report.seconds.values())
+    text = f"blocked by an ERROR check on {blocked}: nothing was published ({seconds:.1f} s)"
+    _console().print(Text(text, style="bold red"))
 
 
 def _notes(report: RunReport) -> Iterator[str]:
@@ -129,10 +138,14 @@ def _notes(report: RunReport) -> Iterator[str]:
                 yield f"{view.name}: all null, nothing to impute from: {', '.join(done.all_null)}"
 
 
-def show_validation(reports: Mapping[str, Report]) -> None:
+def show_validation(reports: Mapping[str, Report], *, errors_only: bool = False) -> None:
     """Prints the failed checks, each with its count and an example, and the sums."""
     console = _console()
+    if not reports:
+        console.print("no checks are declared")
     failed = [(name, r) for name, report in reports.items() for r in report.results if not r.passed]
+    if errors_only:
+        failed = [(name, r) for name, r in failed if r.severity == "error"]
     if failed:
         table = _table("Failed checks", "", "source", "check", "column", "what", "for example")
         for name, result in failed:
@@ -146,6 +159,8 @@ def show_validation(reports: Mapping[str, Report]) -> None:
             )
         console.print(table)
     for name, report in reports.items():
+        if errors_only and report.ok:
+            continue
         counts = f"{report.passed} of {report.total_checks} checks passed"
         verdict = f", {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}" if report.failed else ""
         console.print(Text(f"{name}: {counts}{verdict}", style="" if report.ok else "bold red"))

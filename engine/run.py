@@ -7,6 +7,7 @@ after all of them have been computed, and nothing else in the output folder is e
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.checks import Report
-from engine.errors import MaestroError, is_interrupt
+from engine.errors import LedgerError, MaestroError, is_interrupt
 from engine.landing import Landed, Metrics, land
 from engine.ledger import Ledger, make_workdir
-from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan
+from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
 from engine.sources import open_source
 from engine.spec import Pipeline, secrets_of
@@ -83,6 +84,7 @@ class ViewReport:
 
     Attributes:
         files: paths below the output folder, by as-of.
+        again: those among them that had been published under another definition.
         rows: published rows by as-of.
         settings: the constants applied.
         timeless: role: attributes that carry no time, taken as they stood at ingestion, after the as-of.
@@ -98,6 +100,7 @@ class ViewReport:
     timeless: dict[str, list[str]] = field(default_factory=dict)
     absent_columns: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
     fit_version: int = 0
     applied: list[Applied] = field(default_factory=list)
 
@@ -106,6 +109,7 @@ class ViewReport:
             "name": self.name,
             "files": self.files,
             "rows": self.rows,
+            "again": self.again,
             "settings": dict(self.settings),
             "timeless_attributes": self.timeless,
             "absent_columns": self.absent_columns,
@@ -174,6 +178,13 @@ def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None
     """Runs a compiled plan; see `run_pipeline`."""
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)}
     with Ledger(plan.workdir) as ledger, ledger.lock():
+        if not is_current(plan):
+            raise LedgerError(
+                "another run has published since this one was planned",
+                code="plan.outdated",
+                where=str(plan.workdir),
+                fix="run again",
+            )
         created = datetime.now(UTC)
         run_id = f"{compact(created)}-{uuid.uuid4().hex[:8]}"
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
@@ -191,6 +202,8 @@ def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None
                 raise KeyboardInterrupt from None
             text = redact(f"{type(error).__name__}: {error}", secrets)
             ledger.finish(run_id, "failed", {"code": "internal", "message": text})
+            if redact(str(error), secrets) != str(error):
+                raise RuntimeError(text) from None
             raise
         ledger.finish(run_id, report.status)
     log.info("run %s is %s", run_id, report.status, extra={"run_id": run_id, "status": report.status})
@@ -201,7 +214,8 @@ def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceRepo
     """Reads the sources that have checks and judges them; nothing is kept, nothing is published."""
     progress = progress or _Silent()
     make_workdir(plan.workdir)
-    folder = plan.workdir / "validate" / uuid.uuid4().hex
+    _forget_dead(plan.workdir / "validate")
+    folder = plan.workdir / "validate" / f"{os.getpid()}-{uuid.uuid4().hex}"
     reports = []
     try:
         for source in plan.sources:
@@ -211,6 +225,17 @@ def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceRepo
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return reports
+
+
+def _forget_dead(root: Path) -> None:
+    """Removes what validations left behind whose process is gone."""
+    for folder in root.glob("*-*"):
+        try:
+            os.kill(int(folder.name.partition("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue
 
 
 def validate_file(path: str | Path, checks: str | Path, *, as_of: str | date | datetime | None = None) -> Report:
@@ -262,15 +287,21 @@ class _Run:
         self.key_dtypes: dict[str, str] = {}
 
     def execute(self) -> None:
-        landing = self.plan.workdir / "landing"
+        landing = self.plan.workdir / "landing" / self.plan.pipeline
         if repo := self._repo():
             repo.check()
-        with self._timed("read"):
-            for source in self.plan.sources:
-                self._land(source, landing / source.name / self.report.run_id)
-        with self._timed("check"):
-            for source in self.plan.sources:
-                self._judge(source)
+        folders = [landing / source.name / self.report.run_id for source in self.plan.sources]
+        try:
+            with self._timed("read"):
+                for source, folder in zip(self.plan.sources, folders, strict=True):
+                    self._land(source, folder)
+            with self._timed("check"):
+                for source in self.plan.sources:
+                    self._judge(source)
+        except BaseException:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._forget_superseded(landing)
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
@@ -302,11 +333,7 @@ class _Run:
         self.report.seconds[stage] = time.monotonic() - started
 
     def _land(self, source: SourcePlan, folder: Path) -> None:
-        try:
-            landed = _land(self.plan, source, folder, self.progress)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        landed = _land(self.plan, source, folder, self.progress)
         self.landed[source.name] = landed
         metrics = landed.metrics
         log.info(
@@ -418,10 +445,12 @@ class _Run:
         versions = self.ledger.publishing(self.report.run_id, self.plan.pipeline, fits, files)
         for report in self.report.views:
             report.fit_version = versions[report.name]
-        for (report, _, part), file in zip(parts, files, strict=True):
+        for (report, as_of, part), file in zip(parts, files, strict=True):
             self.progress.step("publish", report.name)
             part.publish()
             report.files.append(str(file["path"]))
+            if as_of in self.view_plan(report.name).again:
+                report.again.append(str(file["path"]))
             log.info(
                 "published %s: %d rows", part.target, part.rows, extra=self._about(report.name, {"rows": part.rows})
             )
@@ -435,11 +464,14 @@ class _Run:
         if self.plan.feast and self.plan.feast.materialize:
             windows = {}
             for view in self.plan.views:
-                # The store keeps what was written last: the newest as-of must be, also after a backfill of older ones.
-                newest = max(parse_moment(p["as_of"]) for p in self.ledger.published(self.plan.pipeline, view.name))
-                windows[view.name] = (view.as_of[0], newest)
+                # From the oldest file that no load has seen, to the newest of all: the store keeps what was written
+                # last, and that must be the newest, also after a backfill of older ones.
+                files = self.ledger.published(self.plan.pipeline, view.name)
+                fresh = [parse_moment(f["as_of"]) for f in files if f["state"] != "loaded"]
+                windows[view.name] = (min(fresh), max(parse_moment(f["as_of"]) for f in files))
             self.progress.step("feast", "materialize")
             repo.materialize(windows)
+            self.ledger.loaded(self.plan.pipeline, windows)
             self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}
 
     def _repo(self) -> FeatureRepo | None:

@@ -19,6 +19,7 @@ ISO_MOMENT = (
     r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?"
     r"(?:Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)?)?$"
 )
+DEFAULT_MEMORY_LIMIT = "512MiB"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -68,7 +69,7 @@ def parse_moment(value: str | date | datetime) -> datetime:
     """
     if type(value).__module__ == "numpy":
         value = str(value)  # a datetime64 of any unit writes itself in ISO 8601
-    if not isinstance(value, str | date) or value != value:  # noqa: PLR0124 - pandas' NaT is a datetime
+    if not isinstance(value, str | date) or value != value:  # pandas' NaT is a datetime
         raise UsageError(
             f"{value!r} is not a moment in time",
             code="types.moment",

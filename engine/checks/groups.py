@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from engine import duck
-from engine.errors import DataError, UsageError
+from engine.errors import DataError, UsageError, is_interrupt
 
 _BATCH_ROWS = 100_000
 _HASHED_ROW_BYTES = 24  # a hash, its sorted copy, and what comparing neighbours takes
@@ -108,6 +108,8 @@ class Groups:
                 self._connection.register("rows", _reader(rows))
             return self._connection.execute(sql).fetchall()
         except duckdb.Error as error:
+            if is_interrupt(error):
+                raise KeyboardInterrupt from None
             raise DataError(
                 f"equal values could not be counted: {str(error).splitlines()[0]}",
                 code="data.uncountable",

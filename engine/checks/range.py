@@ -108,9 +108,11 @@ class Range(Check):
         """The values to show, whether they lie outside, and whether they cannot be read."""
         import polars as pl
 
+        from engine.frames import column
+
         dtype = table.schema[name]
         bounds = [None if b is None else Fraction(epoch_microseconds(_moment(b))) for b in (self.low, self.high)]
-        values, unreadable = table.column(name), pl.lit(False)
+        values, unreadable = column(name), pl.lit(False)
         if dtype == pl.Date:
             bounds = [None if b is None else b / _MICROSECONDS_A_DAY for b in bounds]
         elif isinstance(dtype, pl.Datetime):

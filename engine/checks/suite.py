@@ -18,12 +18,11 @@ from engine.checks.row_count import RowCount
 from engine.checks.schema import Schema
 from engine.checks.uniqueness import Uniqueness
 from engine.spec import ValidationSpec
-from engine.types import Severity, parse_moment
+from engine.types import DEFAULT_MEMORY_LIMIT, Severity, parse_moment
 
 if TYPE_CHECKING:
     from engine.checks.table import Table
 
-MEMORY_LIMIT = "512MiB"
 SAMPLE_SIZE = 5
 _DEFAULTS = {
     "schema": Severity.ERROR,
@@ -57,7 +56,7 @@ class Suite:
         *,
         key_columns: Sequence[str] = (),
         as_of: datetime | None = None,
-        memory_limit: str = MEMORY_LIMIT,
+        memory_limit: str = DEFAULT_MEMORY_LIMIT,
         sample_size: int = SAMPLE_SIZE,
     ) -> None:
         self.checks: tuple[Check, ...] = tuple(_checks(spec))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,10 @@ import polars as pl
 from engine.checks.check import CannotRun, Found, Measures
 from engine.checks.groups import Groups, Repeated, comparable
 from engine.errors import DataError
+from engine.frames import column
 from engine.moments import readable, to_moment
+
+_SAMPLED_TOGETHER = 50
 
 
 class Table:
@@ -47,11 +49,6 @@ class Table:
         """Give back what counting equal values took."""
         self._groups.close()
 
-    def column(self, name: str) -> pl.Expr:
-        """The column of exactly this name; Polars alone would read ``^a.*$`` as a pattern and ``*`` as all."""
-        special = name == "*" or (name.startswith("^") and name.endswith("$"))
-        return pl.col(f"^{re.escape(name)}$") if special else pl.col(name)
-
     def known(self, name: str) -> pl.Expr:
         """A column in which NaN is null.
 
@@ -61,7 +58,7 @@ class Table:
         dtype = self.schema[name]
         if dtype.is_object():
             raise CannotRun(f"the column {name!r} holds Python objects, which cannot be compared")
-        return self.column(name).fill_nan(None) if dtype.is_float() else self.column(name)
+        return column(name).fill_nan(None) if dtype.is_float() else column(name)
 
     def moment(self, name: str) -> pl.Expr:
         """A column as UTC microseconds; parsed once however many measures use it.
@@ -75,17 +72,17 @@ class Table:
         derived = f"moment of {name}"
         while derived in self.schema:
             derived = f"_{derived}"
-        self._moments[derived] = to_moment(self.column(name), dtype)
+        self._moments[derived] = to_moment(column(name), dtype)
         return pl.col(derived)
 
     def unreadable(self, name: str) -> pl.Expr:
         """Whether a value is there that is no moment."""
-        return self.column(name).is_not_null() & self.moment(name).is_null()
+        return column(name).is_not_null() & self.moment(name).is_null()
 
     def rows_with(self, columns: Sequence[str]) -> pl.Expr:
         """Position, key columns and ``columns`` of each row as one struct: what a sample shows."""
         names = dict.fromkeys([*self._keys, *columns])
-        return pl.struct([pl.col(self.position), *map(self.column, names)])
+        return pl.struct([pl.col(self.position), *map(column, names)])
 
     def scan(self, asked: Sequence[tuple[Measures, Sequence[str]]]) -> list[Found]:
         """All measures of all checks, in one pass over just the columns they name.
@@ -94,24 +91,37 @@ class Table:
             asked: for each check its measures and the columns that its sample shows.
         """
         plan: dict[str, pl.Expr] = {"rows": pl.len()}
+        rows_of: dict[int, tuple[pl.Expr, Sequence[str]]] = {}
         for i, (measures, columns) in enumerate(asked):
             plan |= {f"{i} {name}": expr for name, expr in measures.values.items()}
             if measures.violation is not None:
                 plan[f"{i} failed"] = measures.violation.sum()
-                rows = self.rows_with(columns).filter(measures.violation)
-                plan[f"{i} sample"] = rows.head(self.sample_size).implode()
+                rows_of[i] = (measures.violation, columns)
+        # The first failing rows come from queries beside the aggregates, over the same scan: as an aggregate they would
+        # hold whole columns in memory. Many checks would make that plan slow, so then only those that failed are asked.
+        together = len(rows_of) <= _SAMPLED_TOGETHER
         with readable_data():
             frame = self.frame.with_row_index(self.position).with_columns(**self._moments)
-            answer = frame.select(**plan).collect(engine="streaming").row(0, named=True)
-        self.rows = answer["rows"]
+            samples = {i: self._sample(frame, *rows) for i, rows in rows_of.items()}
+            queries = [frame.select(**plan), *(samples.values() if together else ())]
+            answer, *found = pl.collect_all(queries, engine="streaming")
+            values = answer.row(0, named=True)
+            if not together:
+                samples = {i: query for i, query in samples.items() if values[f"{i} failed"]}
+                found = pl.collect_all(list(samples.values()), engine="streaming")
+        rows = {i: tuple(sample["row"].to_list()) for i, sample in zip(samples, found, strict=True)}
+        self.rows = values["rows"]
         return [
             Found(
-                values={name: answer[f"{i} {name}"] for name in measures.values},
-                failed=answer.get(f"{i} failed", 0),
-                sample=tuple(answer.get(f"{i} sample") or ()),
+                values={name: values[f"{i} {name}"] for name in measures.values},
+                failed=values.get(f"{i} failed", 0),
+                sample=rows.get(i, ()),
             )
             for i, (measures, _) in enumerate(asked)
         ]
+
+    def _sample(self, frame: pl.LazyFrame, violation: pl.Expr, columns: Sequence[str]) -> pl.LazyFrame:
+        return frame.filter(violation).select(row=self.rows_with(columns)).head(self.sample_size)
 
     def repeated(self, key: Sequence[str]) -> Repeated:
         """The values of ``key`` that stand in more than one row; null and NaN are no values."""
@@ -127,7 +137,7 @@ class Table:
 
     def _values(self, columns: Sequence[str], where: pl.Expr | None = None) -> pl.LazyFrame:
         rows = self.frame.with_row_index(self.position)
-        parts = {str(i): comparable(self.column(name), self.schema[name]) for i, name in enumerate(columns)}
+        parts = {str(i): comparable(column(name), self.schema[name]) for i, name in enumerate(columns)}
         return (rows if where is None else rows.filter(where)).select(self.position, **parts)
 
     def at(self, positions: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:

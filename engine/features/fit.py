@@ -135,7 +135,7 @@ def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
     if fit.handle_missing == "impute":
         values = {c: f for c in columns if (f := _fill_value(fit, c)) is not None}
         exact = [c for c in values if schema[c].is_numeric() and not schema[c].is_float()]
-        nulls = frame.select(pl.col(exact).null_count()).collect().row(0, named=True) if exact else {}
+        nulls = frame.select(pl.col(exact).null_count()).collect(engine="streaming").row(0, named=True) if exact else {}
         return frame.with_columns(
             (pl.col(c).cast(pl.Float64) if c in nulls else pl.col(c)).fill_null(pl.lit(value))
             for c, value in values.items()
@@ -160,7 +160,11 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
     filled = fill(frame, fit, columns)
     filled_schema = filled.collect_schema()
     outside = {c: fit.columns[c] for c in columns if fit.normalize and schema[c].is_numeric() and c in fit.columns}
-    before = frame.select(pl.len(), *(_null_for_nan(c, schema[c]).null_count() for c in columns)).collect().row(0)
+    before = (
+        frame.select(pl.len(), *(_null_for_nan(c, schema[c]).null_count() for c in columns))
+        .collect(engine="streaming")
+        .row(0)
+    )
     after = (
         filled.select(
             pl.len(),
@@ -171,7 +175,7 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
                 if f.low is not None and f.high is not None
             ),
         )
-        .collect()
+        .collect(engine="streaming")
         .row(0, named=True)
     )
     rows, nulls = before[0], dict(zip(columns, before[1:], strict=True))
@@ -191,13 +195,17 @@ def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | N
     if not columns:
         return {}
     schema = frame.collect_schema()
-    row = frame.select(_finite(c, schema[c]).cast(pl.Float64).median() for c in columns).collect().row(0, named=True)
+    row = (
+        frame.select(_finite(c, schema[c]).cast(pl.Float64).median() for c in columns)
+        .collect(engine="streaming")
+        .row(0, named=True)
+    )
     return {c: float(v) if v is not None else None for c, v in row.items()}
 
 
 def _mode(frame: pl.LazyFrame, column: str) -> Any:
     counts = frame.select(pl.col(column)).drop_nulls().group_by(column).len()
-    first = counts.sort(["len", column], descending=[True, False]).head(1).collect()
+    first = counts.sort(["len", column], descending=[True, False]).head(1).collect(engine="streaming")
     return first.item(0, 0) if first.height else None
 
 
@@ -207,7 +215,7 @@ def _ranges(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, tuple[floa
     schema = frame.collect_schema()
     finite = [_finite(c, schema[c]) for c in columns]
     extremes = [f.min().name.prefix("low ") for f in finite] + [f.max().name.prefix("high ") for f in finite]
-    row = frame.select(extremes).collect().row(0, named=True)
+    row = frame.select(extremes).collect(engine="streaming").row(0, named=True)
     return {c: (row[f"low {c}"], row[f"high {c}"]) for c in columns}
 
 

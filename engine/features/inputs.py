@@ -18,10 +18,10 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from engine.duck import connect, identifier, literal
-from engine.errors import DataError, MaestroError, is_interrupt, nearest
+from engine.errors import DataError, MaestroError, SinkError, is_interrupt, nearest
 from engine.features.definition import Column, FeatureView, Role
 from engine.features.query import MACROS
-from engine.types import ISO_MOMENT
+from engine.types import DEFAULT_MEMORY_LIMIT, ISO_MOMENT
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Inputs:
         tables: Mapping[str, Any],
         *,
         names: Mapping[str, str] | None = None,
-        memory_limit: str = "512MiB",
+        memory_limit: str = DEFAULT_MEMORY_LIMIT,
         spill: Path | None = None,
     ) -> None:
         """
@@ -350,6 +350,10 @@ def as_data_error(error: duckdb.Error, where: str) -> MaestroError:
             code="features.memory",
             where=where,
             fix="raise memory_limit, or free disk space in the workdir",
+        )
+    if isinstance(error, duckdb.IOException):
+        return SinkError(
+            f"cannot write: {text}", code="output.unwritable", where=where, fix="free disk space where output.path is"
         )
     return DataError(
         f"cannot compute: {text}", code="features.compute", where=where, fix="check the columns named above"

@@ -6,6 +6,7 @@ file system and outside every folder that readers list, and each file gets its p
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -36,35 +37,49 @@ class Part:
             SinkError: the output folder cannot be written.
         """
         try:
+            new = [p for p in (self.target.parent, self.target.parent.parent) if not p.exists()]
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self.staged.replace(self.target)
             sync(self.target.parent)
+            for folder in new:
+                sync(folder.parent)
         except OSError as error:
             raise unwritable(self.target.parent, error) from None
 
 
 class Staging:
-    """A folder for files that are not yet published; gone when the run ends."""
+    """A folder for files that are not yet published; gone when the run ends.
+
+    It lies beside the output folder; where that is a mount point, inside it, since files move by renaming.
+    """
 
     def __init__(self, output: Path, pipeline: str, run_id: str) -> None:
         self.output = output
-        self.folder = output.parent / f".{output.name}.staging" / pipeline / run_id
+        beside = output.parent / f".{output.name}.staging"
+        self._root = output / ".staging" if output.is_mount() else beside
+        self.folder = self._root / pipeline / run_id
 
     @contextmanager
     def open(self) -> Iterator[Staging]:
-        """Makes the folder, and removes it and what killed runs of the same pipeline left beside it."""
+        """Makes the folder, and removes what killed runs of the same pipeline left beside it."""
         ours = self.folder.parent
         try:
-            shutil.rmtree(ours, ignore_errors=True)
             self.folder.mkdir(parents=True)
+            handle = (self.folder / "lock").open("w")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for other in ours.iterdir():
+                if other != self.folder and _is_dead(other):
+                    shutil.rmtree(other, ignore_errors=True)
         except OSError as error:
             raise unwritable(ours, error) from None
         try:
-            yield self
+            with handle:
+                yield self
         finally:
-            shutil.rmtree(ours, ignore_errors=True)
-            with suppress(OSError):  # another pipeline stages here too
-                ours.parent.rmdir()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):  # another run stages here too
+                ours.rmdir()
+                self._root.rmdir()
 
     def write(self, frame: pl.LazyFrame, view: str, as_of: datetime) -> Part:
         """Writes ``frame`` (in its order) as the file of ``view`` and ``as_of``, durably, but not yet visible.
@@ -78,14 +93,26 @@ class Staging:
             staged.parent.mkdir(parents=True, exist_ok=True)
             frame.sink_parquet(staged, compression="zstd", maintain_order=True)
             sync(staged)
-        except OSError as error:
+        except (OSError, pl.exceptions.ComputeError) as error:
             raise unwritable(staged.parent, error) from None
         return Part(staged, self.output / relative, pq.read_metadata(staged).num_rows)
 
 
-def unwritable(folder: Path, error: OSError) -> SinkError:
+def _is_dead(folder: Path) -> bool:
+    """Whether the run that staged here has ended: the operating system has freed its lock."""
+    try:
+        with (folder / "lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def unwritable(folder: Path, error: Exception) -> SinkError:
     return SinkError(
-        f"cannot write: {error.strerror or error}",
+        f"cannot write: {getattr(error, 'strerror', None) or error}",
         code="output.unwritable",
         where=str(folder),
         fix="free disk space, or choose an output.path that can be written",

@@ -32,12 +32,15 @@ class Chunk:
             asking for the next chunk: what it scans may be a temporary copy.
         rows: how many rows ``frame`` has to give; None where the source cannot say. A reader that gives another
             number has lost or made up rows.
+        open_schema: whether a column may be absent only because no record of this chunk has it (records of an API,
+            NDJSON or JSON). Records without any field give a frame of their number without columns.
     """
 
     number: int
     origin: str
     frame: pl.LazyFrame
     rows: int | None = None
+    open_schema: bool = False
 
 
 class Source(Protocol):
@@ -54,9 +57,10 @@ class Source(Protocol):
     def chunks(self) -> Iterator[Chunk]:
         """The table's chunks, in order, each time from the beginning.
 
-        A table without rows gives one chunk without rows, except where its columns cannot be known (an API's
-        empty answer, an empty NDJSON file), which gives none. Columns have one type within a chunk; between
-        chunks of an API or NDJSON source a type may differ (a column null throughout one chunk is ``Null`` there).
+        A table without rows gives one chunk without rows, except where its columns cannot be known (an API without
+        records, a blank NDJSON file, a JSON file that is blank or ``[]``): that gives no chunk and is no error. A
+        blank CSV or Parquet file is an error. Columns have one type within a chunk; between
+        chunks with ``open_schema`` a type may differ (a column null throughout one chunk is ``Null`` there).
 
         Raises:
             TransientSourceError: reading failed in a way that a new attempt from the beginning may mend.
@@ -95,7 +99,7 @@ def reading(origin: str, name: str, secrets: Iterable[str] = ()) -> Iterator[Non
     """Turn what goes wrong while a chunk is read into a SourceError that names its origin.
 
     Covers Polars' and Arrow's errors, panics of native code, and the operating system's errors; the engine's own
-    errors, KeyboardInterrupt and SystemExit pass unchanged.
+    errors, KeyboardInterrupt (which Arrow may turn into ArrowCancelled) and SystemExit pass unchanged.
 
     Args:
         origin: the chunk's origin.
@@ -108,6 +112,8 @@ def reading(origin: str, name: str, secrets: Iterable[str] = ()) -> Iterator[Non
     try:
         yield
     except BaseException as error:
+        if type(error).__name__ == "ArrowCancelled":  # how Arrow passes Ctrl-C on
+            raise KeyboardInterrupt from None
         if not _is_read_failure(error):
             raise
         where = f"sources.{name}"

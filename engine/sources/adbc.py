@@ -10,7 +10,8 @@ from typing import Any, Self
 import adbc_driver_manager
 import pyarrow as pa
 
-FAILURES = (adbc_driver_manager.Error, pa.ArrowException, OSError)
+# Arrow's exceptions but for ArrowCancelled, which is a KeyboardInterrupt on its way.
+FAILURES = (adbc_driver_manager.Error, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError)
 
 
 class Session:

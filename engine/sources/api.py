@@ -130,6 +130,8 @@ class ApiSource:
                     fix="set data_key to where the records are; data_key: null is the body itself",
                 )
             value = value[step]
+        if value is None:  # how some servers write a list without items
+            return []
         if not isinstance(value, list):
             raise self._not_records(f"{what} holds a {_kind(value)} where records should be")
         odd = [item for item in value if type(item) is not dict]
@@ -142,7 +144,7 @@ class ApiSource:
 
         origin = f"{self.location} {pages}"
         frame = records.frame(part, where=f"sources.{self._name}", origin=origin)
-        return Chunk(number, origin, frame.lazy(), len(part))
+        return Chunk(number, origin, frame.lazy(), len(part), open_schema=True)
 
     def _not_records(self, message: str) -> SourceError:
         return self._error(

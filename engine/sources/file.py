@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,9 @@ class FileSource:
     def __init__(self, name: str, spec: FileSpec, base: Path) -> None:
         self._name = name
         self._spec = spec
-        self._pattern = os.path.normpath(base / Path(spec.path).expanduser())
-        self.location = self._pattern
+        self._base = base
+        self._path = os.path.normpath(Path(spec.path).expanduser())
+        self.location = os.path.normpath(base / self._path)
 
     def chunks(self) -> Iterator[Chunk]:
         """See `engine.sources.Source.chunks`."""
@@ -36,24 +38,34 @@ class FileSource:
                 for piece in formats.pieces(
                     Path(path), form, name=self._name, origin=path, batch_size=self._spec.batch_size
                 ):
-                    yield Chunk(number, piece.origin, piece.frame, piece.rows)
+                    yield Chunk(number, piece.origin, piece.frame, piece.rows, piece.open_schema)
                     number += 1
 
     def _paths(self) -> list[str]:
         from fsspec.implementations.local import LocalFileSystem
 
         files = LocalFileSystem()
-        if files.isfile(self._pattern):  # also a name that looks like a pattern
-            return [self._pattern]
-        if files.isdir(self._pattern):
+        if files.isfile(self.location):  # also a name that looks like a pattern
+            return [self.location]
+        if files.isdir(self.location):
             raise self._error(
-                f"{self._pattern} is a directory",
+                f"{self.location} is a directory",
                 code="source.directory",
                 allowed="a file or a glob",
                 fix=f"write {self._spec.path.rstrip('/')}/*.parquet, or another suffix of {', '.join(SUFFIXES)}",
             )
-        folder = fixed_folder(self._pattern)
-        found = [path for path in files.glob(self._pattern) if not is_hidden(path, folder) and files.isfile(path)]
+        start, pattern = split_glob(self._path)
+        folder = os.path.normpath(self._base / start)
+        try:
+            matches = files.glob(f"{glob.escape(folder.rstrip('/'))}/{pattern}")
+        except ValueError:
+            raise self._error(
+                f"{self._spec.path!r} is no pattern: ** stands for folders, and only between slashes",
+                code="source.bad_pattern",
+                allowed="**/*.csv, data/**/*.csv",
+                fix="write * for a part of a name",
+            ) from None
+        found = [path for path in matches if not is_hidden(path, folder) and files.isfile(path)]
         if not found:
             known = "" if files.isdir(folder) else ", which does not exist"
             raise self._error(
@@ -62,16 +74,26 @@ class FileSource:
                 allowed="a path relative to the pipeline file, or an absolute one; * ? [] and ** are expanded",
                 fix="correct the path, or create the file first",
             )
+        for path in found:
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            if shown != path:
+                raise self._error(
+                    f"the name of {shown} is not UTF-8",
+                    code="source.bad_name",
+                    allowed="names in UTF-8",
+                    fix="rename it",
+                )
         return sorted(found)
 
     def _error(self, message: str, *, code: str, allowed: str, fix: str) -> SourceError:
         return SourceError(message, code=code, where=f"sources.{self._name}", allowed=allowed, fix=fix)
 
 
-def fixed_folder(pattern: str) -> str:
-    """The part of a glob before its first wildcard, up to the last slash."""
+def split_glob(pattern: str) -> tuple[str, str]:
+    """A glob as the folder before its first wildcard, with its slash, and the rest."""
     wild = min((pattern.index(mark) for mark in "*?[" if mark in pattern), default=len(pattern))
-    return pattern[:wild].rpartition("/")[0]
+    start = pattern.rfind("/", 0, wild) + 1
+    return pattern[:start], pattern[start:]
 
 
 def is_hidden(path: str, folder: str) -> bool:

@@ -5,11 +5,12 @@ Parquet and CSV are one lazy scan per file; NDJSON and JSON are records (`engine
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
+import polars.exceptions
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -24,19 +26,21 @@ import pyarrow.parquet
 from engine.errors import SourceError
 
 PIECE_BYTES = 64 * 2**20
+CANONICAL = r"^(?:0|-?[1-9][0-9]*)?$"  # the one way to write an integer; an empty field is null
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A file or a part of it: what it is called, its rows as a lazy frame, and how many these have to be."""
+    """A file or a part of it: what becomes an `engine.sources.Chunk`, whose attributes these are."""
 
     origin: str
     frame: pl.LazyFrame
     rows: int | None
+    open_schema: bool = False
 
 
 def pieces(path: Path, form: str, *, name: str, origin: str, batch_size: int) -> Iterator[Piece]:
-    """The rows of one local file, in order.
+    """The rows of one local file, in order; none for NDJSON or JSON without records, whose columns nobody knows.
 
     Args:
         path: the file; ``.gz`` and ``.zst`` are looked through, except for Parquet.
@@ -57,7 +61,7 @@ def pieces(path: Path, form: str, *, name: str, origin: str, batch_size: int) ->
     elif form == "ndjson":
         yield from _ndjson(path, fault, batch_size)
     else:
-        yield _json(path, fault)
+        yield from _json(path, fault)
 
 
 def parquet(location: str, rows: int, origin: str, options: Mapping[str, Any] | None = None) -> Piece:
@@ -103,20 +107,25 @@ def _csv(path: Path, fault: Fault) -> Piece:
     """A CSV file: a comma, UTF-8, one line of column names; the types rest on all rows.
 
     An empty field is null, an empty text in quotes is the empty text, a blank line is a row of nulls. Dates stay
-    text, and so does a column with an integer beyond int64. A column with a fraction somewhere is Float64.
+    text, and so does a column of integers of which one is beyond int64 or not written as integers are (007, -0): it
+    holds codes. A column with a fraction somewhere is Float64.
     """
-    _check_header(path, fault)
-    rows = _count_rows(path, fault)
-    frame = pl.scan_csv(path, infer_schema_length=None, glob=False, try_parse_dates=False)
-    schema = frame.collect_schema()
-    if wide := [column for column, dtype in schema.items() if dtype in (pl.Int128, pl.UInt128)]:
-        frame = pl.scan_csv(
-            path, infer_schema_length=None, glob=False, schema_overrides=dict.fromkeys(wide, pl.String())
-        )
-    return Piece(fault.origin, frame, rows)
+    only_header = _check_header(path, fault)
+    try:
+        inferred = pl.scan_csv(path, infer_schema_length=None, glob=False, try_parse_dates=False).collect_schema()
+    except polars.exceptions.PolarsError:
+        _count_rows(path, fault, None, ())  # says it better, where the cause is a row of another length
+        raise
+    dtypes = list(inferred.values())
+    wide = {i for i, dtype in enumerate(dtypes) if dtype in (pl.Int128, pl.UInt128)}
+    integers = {i for i, dtype in enumerate(dtypes) if dtype.is_integer()} - wide
+    rows, codes = (0, set()) if only_header else _count_rows(path, fault, len(dtypes), integers)
+    schema = {c: pl.String() if i in wide | codes else inferred[c] for i, c in enumerate(inferred)}
+    return Piece(fault.origin, pl.scan_csv(path, schema=schema, glob=False), rows)  # a schema: nothing is inferred anew
 
 
-def _check_header(path: Path, fault: Fault) -> None:
+def _check_header(path: Path, fault: Fault) -> bool:
+    """Whether the file ends with its first line, which has to name the columns."""
     with _opened(path) as stream:
         raw = stream.readline()
     if not raw.strip():
@@ -142,27 +151,44 @@ def _check_header(path: Path, fault: Fault) -> None:
             code="source.repeated_column",
             fix="rename one of them",
         )
+    return not raw.endswith(b"\n")
 
 
-def _count_rows(path: Path, fault: Fault) -> int:
-    """The number of rows; every one must have as many fields as the first line (Polars pads short ones with null)."""
+def _count_rows(path: Path, fault: Fault, width: int | None, integers: Collection[int]) -> tuple[int, set[int]]:
+    """The number of rows, and those of the columns ``integers`` in which a field is not written as integers are.
+
+    Every row must have ``width`` fields, or as many as the first line (Polars pads short rows with null).
+    """
+    checked = {str(i): i for i in integers}
     options: dict[str, Any] = {
         "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        "read_options": pyarrow.csv.ReadOptions(block_size=16 * 2**20),
-        "convert_options": pyarrow.csv.ConvertOptions(include_columns=["row"], include_missing_columns=True),
+        "read_options": pyarrow.csv.ReadOptions(
+            block_size=16 * 2**20,
+            column_names=None if width is None else [str(i) for i in range(width)],
+            skip_rows_after_names=0 if width is None else 1,
+        ),
+        "convert_options": pyarrow.csv.ConvertOptions(
+            include_columns=[*checked] or ["none"],
+            include_missing_columns=True,
+            column_types=dict.fromkeys(checked, pa.string()),
+        ),
     }
+    rows, codes = 0, set()
     try:
         with pyarrow.csv.open_csv(str(path), **options) as reader:
-            return sum(batch.num_rows for batch in reader)
+            for batch in reader:
+                rows += batch.num_rows
+                for name, i in checked.items():
+                    if i not in codes and not pl.Series(batch[name]).str.contains(CANONICAL).all():
+                        codes.add(i)
     except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):  # column names without a line end
-            return 0
         counts = re.search(r"Expected (\d+) columns, got (\d+)", str(error))
         raise fault(
             f"a row has {counts[2]} fields where {counts[1]} are named" if counts else str(error).partition("\n")[0],
             allowed="as many fields in every row as there are column names",
             fix="correct that row, or put quotes around texts that hold commas or line breaks",
         ) from None
+    return rows, codes
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------
@@ -175,12 +201,14 @@ def _ndjson(path: Path, fault: Fault, batch_size: int) -> Iterator[Piece]:
     first = 1
     with _opened(path) as stream:
         while lines := _lines(stream, batch_size):
+            if first == 1:
+                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
             found = _objects(lines, first, fault)
             last = first + len(lines) - 1
             if found:
                 origin = f"{fault.origin} lines {first}-{last}"
                 frame = records.frame(found, where=f"sources.{fault.name}", origin=origin)
-                yield Piece(origin, frame.lazy(), len(found))
+                yield Piece(origin, frame.lazy(), len(found), open_schema=True)
             first = last + 1
 
 
@@ -220,12 +248,14 @@ def _objects(lines: list[bytes], first: int, fault: Fault) -> list[dict[str, Any
     raise AssertionError("every line is an object, yet together they are not")
 
 
-def _json(path: Path, fault: Fault) -> Piece:
-    """One JSON array of objects, held in memory as a whole."""
+def _json(path: Path, fault: Fault) -> Iterator[Piece]:
+    """One JSON array of objects, held in memory as a whole; a blank file is an empty one."""
     from engine.sources import records
 
     with _opened(path) as stream:
-        body = stream.read()
+        body = stream.read().removeprefix(codecs.BOM_UTF8)
+    if not body.strip():
+        return
     try:
         found = records.parse(body)
     except ValueError as error:
@@ -234,5 +264,6 @@ def _json(path: Path, fault: Fault) -> Piece:
         ) from None
     if not isinstance(found, list) or not all(type(r) is dict for r in found):
         raise fault("it is not a list of objects", allowed="[{…}, {…}]", fix="wrap the objects in a list")
-    frame = records.frame(found, where=f"sources.{fault.name}", origin=fault.origin)
-    return Piece(fault.origin, frame.lazy(), len(found))
+    if found:
+        frame = records.frame(found, where=f"sources.{fault.name}", origin=fault.origin)
+        yield Piece(fault.origin, frame.lazy(), len(found), open_schema=True)

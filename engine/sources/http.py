@@ -21,11 +21,22 @@ from engine.errors import SourceError
 from engine.spec import ApiSpec, secrets_of
 from engine.types import redact
 
-RETRIED = frozenset({429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
+# What httpx and the layers below it raise at a url or a header that no request can be made of.
+UNSENDABLE = (
+    httpx.InvalidURL,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+    ValueError,
+    OverflowError,
+    ImportError,  # of what a SOCKS proxy needs
+)
 LOGGERS = ("httpx", *(f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")))
 
 
@@ -45,12 +56,25 @@ class Fetcher:
     _client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self._secrets = _secrets(self.spec)
-        self._client = httpx.Client(
-            headers={"Accept": "application/json"} | {k: v.get_secret_value() for k, v in self.spec.headers.items()},
-            timeout=self.spec.timeout_seconds,
-            follow_redirects=False,
-        )
+        self._secrets: frozenset[str] = frozenset()
+        with self._sendable():
+            self._url = httpx.URL(self.spec.url)
+            self._secrets = _secrets(self.spec)
+        headers = {name: value.get_secret_value() for name, value in self.spec.headers.items()}
+        for name, value in headers.items():
+            if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+                raise self._error(
+                    f"the header {name!r} cannot be sent",
+                    code="source.invalid_request",
+                    allowed="ASCII, without spaces around it, line ends and control characters",
+                    fix="correct its name or value; is there a line end in what an environment variable holds?",
+                )
+        with self._sendable():
+            self._client = httpx.Client(
+                headers={"Accept": "application/json"} | headers,
+                timeout=self.spec.timeout_seconds,
+                follow_redirects=False,
+            )
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -66,27 +90,24 @@ class Fetcher:
 
         Args:
             params: query parameters, added to those of the url.
-            absent: whether a 404 means that there is nothing (None) and is no error.
+            absent: whether a 404 means that there is nothing (None, as a 204 always does) and is no error.
 
         Raises:
             SourceError: the server refused, sent elsewhere, or still failed after ``max_retries`` further attempts.
         """
-        url = httpx.URL(self.spec.url).copy_merge_params(params)
+        with self._sendable():
+            url = self._url.copy_merge_params(params)
         for attempt in range(self.spec.max_retries + 1):
             last = attempt == self.spec.max_retries
             try:
-                status, headers, body = self._once(url)
-            except httpx.TransportError as error:
+                with self._sendable():
+                    status, headers, body = self._once(url)
+            except httpx.RequestError as error:
                 if last:
-                    raise self._error(
-                        f"no answer: {str(error) or type(error).__name__}",
-                        code="source.timeout" if isinstance(error, httpx.TimeoutException) else "source.no_connection",
-                        fix="check the url, and that the server is up; timeout_seconds is the limit of one request",
-                        attempts=attempt + 1,
-                    ) from None
+                    raise self._silent(error, attempt + 1) from None
                 self.sleep(_pause(attempt))
                 continue
-            if status == 404 and absent:
+            if status == 204 or (status == 404 and absent):
                 return None
             if status < 300:
                 return body
@@ -122,34 +143,61 @@ class Fetcher:
     def _refused(self, status: int, body: bytes, attempts: int) -> SourceError:
         excerpt = " ".join(body[:400].decode("utf-8", "replace").split())[:200]
         said = f": {excerpt}" if excerpt else ""
-        if status in RETRIED:
-            return self._error(
-                f"the server answers {status}{said}",
-                code="source.http_status",
-                fix="try again later, or raise max_retries",
-                attempts=attempts,
-            )
         hints = {
             401: "check the credentials in headers or params",
             403: "check what the credentials may read",
+            408: "try again later, or ask for smaller pages",
+            429: "try again later, or ask for fewer and larger pages; max_retries is how often to wait and ask again",
         }
+        server = "look at the server: its log or status page should tell why; then run again"
         return self._error(
             f"the server answers {status}{said}",
             code="source.http_status",
-            fix=hints.get(status, "check url and params"),
+            fix=server if status >= 500 else hints.get(status, "check url and params"),
+            attempts=attempts if status in RETRIED else None,
         )
 
-    def _error(self, message: str, *, code: str, fix: str, attempts: int = 1) -> SourceError:
+    def _silent(self, error: httpx.RequestError, attempts: int) -> SourceError:
+        """The request brought no answer, or none that can be decoded."""
+        garbled = isinstance(error, httpx.DecodingError)
+        code = "source.timeout" if isinstance(error, httpx.TimeoutException) else "source.no_connection"
+        return self._error(
+            f"{'the answer cannot be decoded' if garbled else 'no answer'}: {str(error) or type(error).__name__}",
+            code="source.unreadable" if garbled else code,
+            fix="look at the server: its Content-Encoding does not fit what it sends"
+            if garbled
+            else "check the url, and that the server is up; timeout_seconds is the limit of one request",
+            attempts=attempts,
+        )
+
+    @contextmanager
+    def _sendable(self) -> Iterator[None]:
+        """Say that no request can be made of what is declared; not in httpx's words, which may quote a secret."""
+        try:
+            yield
+        except UNSENDABLE as error:
+            odd = f"no request can be made of url, headers and params ({type(error).__name__})"
+            raise self._error(
+                "the url is malformed" if isinstance(error, httpx.InvalidURL) else odd,
+                code="source.invalid_request",
+                allowed="http://host:port/path or https://…, a port up to 65535, params in UTF-8",
+                fix="correct the url; where it is right, check params and the proxies of the environment (HTTP_PROXY)",
+            ) from None
+
+    def _error(
+        self, message: str, *, code: str, fix: str, allowed: str | None = None, attempts: int | None = None
+    ) -> SourceError:
         """An error without secrets. Never a transient one: what may pass has been tried again already."""
-        tried = f" (after {attempts} attempts)" if attempts > 1 else ""
+        tried = f" (after {attempts} attempt{'s' if attempts > 1 else ''})" if attempts else ""
         text = redact(f"{location(self.spec.url)}: {message}{tried}", self._secrets)
-        return SourceError(text, code=code, where=f"sources.{self.name}", fix=fix)
+        return SourceError(text, code=code, where=f"sources.{self.name}", allowed=allowed, fix=fix)
 
 
 def location(url: str) -> str:
-    """A url without user, password, query and fragment."""
-    parsed = httpx.URL(url)
-    return str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
+    """A url without user, password, query and fragment, whether it is well-formed or not."""
+    scheme, _, rest = re.split(r"[?#]", url, maxsplit=1)[0].partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def retry_after(value: str | None, most: float) -> float | None:

@@ -84,6 +84,8 @@ class Session:
         except BaseException as error:
             if is_panic(error):
                 raise _panic(self._relation, error) from None
+            if isinstance(error, UnicodeError):
+                raise self._relation.invalid_url() from None
             if not isinstance(error, RuntimeError):
                 raise
             raise _failure(self._relation, error) from None
@@ -212,10 +214,15 @@ def _text(text: str) -> str:
 
 def _probe(relation: Relation) -> None:
     """Fail at once where nothing listens; connectorx itself would try for 30 s."""
-    parts = urlsplit(relation.url)
-    host, port = parts.hostname or "localhost", parts.port or 3306
+    try:
+        parts = urlsplit(relation.url)
+        host, port = parts.hostname or "localhost", parts.port or 3306
+    except ValueError:  # a port that is none, or an IPv6 address with one bracket
+        raise relation.invalid_url() from None
     try:
         socket.create_connection((host, port), timeout=min(CONNECT_SECONDS, relation.spec.timeout_seconds)).close()
+    except UnicodeError:  # a host name with an empty or a too long part
+        raise relation.invalid_url() from None
     except OSError as error:
         raise relation.error(
             f"cannot connect to {relation.location}: {error.strerror or error}",

@@ -50,6 +50,8 @@ def snapshot(relation: Relation) -> Iterator[Snapshot]:
         session = Session(_driver(), _uri(relation))
     except FAILURES as error:
         raise _no_connection(relation, error) from None
+    except ValueError:  # what cannot be handed to the driver
+        raise relation.invalid_url() from None
     with session:
         try:
             _begin(session, relation)

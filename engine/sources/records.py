@@ -12,13 +12,15 @@ Within one frame a column, a field of an object, or the items of a list have one
 | objects                              | Struct with the fields of all of them, null where one lacks a field        |
 | none                                 | Null                                                                       |
 
-Objects that never have a field cannot be stored: a column of them is null, a field of them is left out.
+Objects that never have a field cannot be stored: a column of them is null, a field of them is left out. Records that
+have no field at all give a frame of their number without columns.
 
 Kinds do not mix: a column with texts and numbers, or with lists and comma-separated texts, is an error that names it.
 """
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -32,15 +34,15 @@ EXACT = 2**53
 NAMES = {bool: "true/false", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
 
 
-def parse(body: bytes | str) -> Any:
-    """The value of a JSON text.
+def parse(body: bytes) -> Any:
+    """The value of a JSON text; a byte order mark before it does not count.
 
     Raises:
         ValueError: it is not JSON (NaN and Infinity are not), with line and column.
     """
     from pydantic_core import from_json
 
-    return from_json(body, allow_inf_nan=False, cache_strings="keys")
+    return from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False, cache_strings="keys")
 
 
 def frame(records: Sequence[dict[str, Any]], *, where: str, origin: str) -> pl.DataFrame:
@@ -68,7 +70,7 @@ def frame(records: Sequence[dict[str, Any]], *, where: str, origin: str) -> pl.D
                 allowed="one kind of value per column, integers from -2^63 to 2^64-1; null and absent are always fine",
                 fix=error.fix,
             ) from None
-    return pl.DataFrame(columns, height=len(records))
+    return pl.DataFrame(columns or None, height=len(records))
 
 
 def _series(name: str, values: list[Any], dtype: pl.DataType | None) -> pl.Series:

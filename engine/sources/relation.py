@@ -41,7 +41,7 @@ class Relation:
         if scheme == "sqlite" or not at:
             return f"{scheme}://{rest}"
         user, colon, password = userinfo.partition(":")
-        return f"{scheme}://{quote(unquote(user), safe='')}{colon}{quote(unquote(password), safe='')}@{host}"
+        return f"{scheme}://{_quoted(user)}{colon}{_quoted(password)}@{host}"
 
     @property
     def location(self) -> str:
@@ -64,8 +64,19 @@ class Relation:
     ) -> SourceError:
         """A SourceError about this source, without secrets."""
         kind = TransientSourceError if transient else SourceError
-        text = redact(message, secrets_of(self.spec) - {self.location})
+        secrets = secrets_of(self.spec)
+        secrets |= {self.url, *map(_quoted, secrets)}  # as drivers quote them
+        text = redact(message, secrets - {self.location})
         return kind(text, code=code, where=f"sources.{self.name}", allowed=allowed, fix=fix)
+
+    def invalid_url(self) -> SourceError:
+        """No connection can be asked for with this connection string."""
+        return self.error(
+            f"{self.location.encode(errors='backslashreplace').decode()} is no address of a database",
+            code="source.invalid_request",
+            allowed="scheme://user:password@host:port/database, a port up to 65535, an IPv6 host in [ ]",
+            fix="correct connection_string; write @ : / ? # [ ] in user or password as %40 %3A %2F %3F %23 %5B %5D",
+        )
 
     def missing_table(self, tables: Iterable[str]) -> SourceError:
         """The declared table is not among ``tables``."""
@@ -87,6 +98,10 @@ class Relation:
             code="source.repeated_column",
             fix="name each column of the SELECT with AS",
         )
+
+
+def _quoted(text: str) -> str:
+    return quote(unquote(text), safe="", errors="surrogatepass")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.errors import MissingExtra, SourceError, TransientSourceError
 from engine.sources import Chunk, reading
-from engine.sources.file import fixed_folder, is_hidden
+from engine.sources.file import is_hidden, split_glob
 from engine.spec import S3Spec, file_format, secrets_of
 from engine.types import redact
 
@@ -65,7 +65,7 @@ class S3Source:
             store.get_file(path, str(copy))
             found = formats.pieces(copy, form, name=self._name, origin=origin, batch_size=self._spec.batch_size)
             for i, piece in enumerate(found, number):
-                yield Chunk(i, piece.origin, piece.frame, piece.rows)
+                yield Chunk(i, piece.origin, piece.frame, piece.rows, piece.open_schema)
 
     def _open(self) -> Any:
         try:
@@ -110,7 +110,7 @@ class S3Source:
         if not any(mark in pattern for mark in "*?["):
             store.info(pattern)
             return [pattern]
-        folder = fixed_folder(pattern)
+        folder, _ = split_glob(pattern)
         details = store.glob(pattern, detail=True)
         found = [path for path, facts in details.items() if facts["type"] == "file" and not is_hidden(path, folder)]
         if not found:
@@ -138,6 +138,12 @@ class S3Source:
         except (SourceError, MissingExtra):
             raise
         except Exception as error:
+            if isinstance(error, ValueError) or "not a valid URI" in str(error):
+                raise self._error(
+                    f"no request can be made: {' '.join(str(error).split())[:300]}",
+                    code="source.invalid_request",
+                    fix="check endpoint_url, region, bucket and key for characters that do not belong there",
+                ) from None
             if type(error).__module__.partition(".")[0] not in (
                 "botocore",
                 "aiobotocore",

@@ -48,7 +48,7 @@ def snapshot(relation: Relation) -> Iterator[Snapshot]:
     """One read transaction over the relation; a writer may have to wait until it ends."""
     path = _path(relation)
     try:
-        with Session(adbc_driver_sqlite._driver_path(), f"file:{quote(str(path))}?mode=ro") as session:
+        with Session(adbc_driver_sqlite._driver_path(), f"file:{quote(bytes(path))}?mode=ro") as session:
             session.rows(f"PRAGMA busy_timeout = {min(10_000, int(relation.spec.timeout_seconds * 1000))}")
             session.begin()
             table, declared = _resolve(session, relation)

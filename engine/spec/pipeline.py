@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field, PrivateAttr, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, ValidationError
 
-from engine.errors import ConfigError, Problem
+from engine.errors import ConfigError, Problem, dotted
 from engine.problems import problems_of
 from engine.spec.features import FeastSpec, OutputSpec, ViewSpec
-from engine.spec.rules import renamed, unknown
+from engine.spec.rules import Place, renamed, unknown
 from engine.spec.scalars import Name, Spec, Text
 from engine.spec.sources import AnySource
 from engine.spec.validation import ValidationSpec
+
+
+def _whole(value: Any) -> Any:
+    """1.0 and true equal 1, and are something else."""
+    return value if type(value) is int else repr(value) if isinstance(value, bool | float) else value
 
 
 class Locator(Protocol):
@@ -33,7 +39,7 @@ class Pipeline(Spec):
         ConfigError: with every mistake found, each with its place and what is allowed.
     """
 
-    version: Annotated[Literal[1], Field(description="of this format")] = 1
+    version: Annotated[Literal[1], BeforeValidator(_whole), Field(description="of this format")] = 1
     name: Name
     workdir: Annotated[Text, Field(description="ledger, landing zone and fits")] = "./.maestro"
     memory_limit: Annotated[
@@ -72,6 +78,7 @@ class Pipeline(Spec):
                 continue
             yield from checks.problems(path)
             yield from renamed(path, self.sources[name].column_mapping, checks.named_columns())
+        yield from self._path_problems()
         if self.feast and not self.features:
             yield Problem(
                 "config.nothing_to_publish",
@@ -79,6 +86,24 @@ class Pipeline(Spec):
                 ("feast",),
                 fix="add a features section, or remove feast",
             )
+
+    def _path_problems(self) -> Iterator[Problem]:
+        paths = {("workdir",): self.workdir, ("output", "path"): self.output.path}
+        if self.feast:
+            paths["feast", "repo"] = self.feast.repo
+        seen: dict[str, Place] = {}
+        for place, text in paths.items():
+            if "://" in text:
+                message = f"{text!r} is a URL; this is a local folder"
+                yield Problem(
+                    "config.not_local", message, place, allowed="a local path", fix="write a path such as ./features"
+                )
+                continue
+            folder = normpath(text)
+            if folder in seen:
+                message = f"{text!r} is the folder of {dotted(seen[folder])} too"
+                yield Problem("config.same_folder", message, place, fix="give each a folder of its own")
+            seen[folder] = place
 
     @property
     def base(self) -> Path:

@@ -18,7 +18,7 @@ def unknown(path: Place, kind: str, name: str, known: Iterable[str], *, code: st
         f"unknown {kind} {name!r}",
         path,
         allowed=", ".join(names) or "none is declared",
-        fix=f"did you mean {near!r}?" if near else f"use one of the names above, or declare {name!r}",
+        fix=f"did you mean {near!r}?" if near else "use one of the names above",
     )
 
 

@@ -23,6 +23,10 @@ _EXACT_TYPES = frozenset(
     list large_list fixed_size_list struct dictionary null
     """.split()  # noqa: SIM905 - 50 quoted names would be harder to read
 )
+_SYNONYMS = {
+    "str": "string", "text": "string", "varchar": "string", "object": "string", "integer": "int", "bigint": "int",
+    "number": "float", "real": "float", "numeric": "decimal", "array": "list",
+}  # fmt: skip
 BOUND_TEXT = "a number, a date or a timestamp in quotes, or null for an open end"
 
 
@@ -77,7 +81,7 @@ def _type_name(value: str) -> str:
         {
             "name": value,
             "allowed": ", ".join(NAMED_TYPES) + ", or an exact Polars or Arrow type such as Int64 or timestamp[us]",
-            "nearest": nearest(value, [*NAMED_TYPES, *sorted(_EXACT_TYPES)]),
+            "nearest": _SYNONYMS.get(value.lower()) or nearest(value, [*NAMED_TYPES, *sorted(_EXACT_TYPES)]),
         },
     )
 
@@ -85,9 +89,10 @@ def _type_name(value: str) -> str:
 def unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     seen: set[Any] = set()
     for value in values:
-        if value in seen:
+        marked = (type(value), value)  # 1 and true are equal, and two values
+        if marked in seen:
             raise PydanticCustomError("repeated", "{value} is listed twice", {"value": value})
-        seen.add(value)
+        seen.add(marked)
     return values
 
 

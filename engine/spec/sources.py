@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,9 @@ SUFFIXES = {
     ".jsonl": "ndjson",
     ".json": "json",
 }
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 
 
@@ -86,7 +90,8 @@ class DatabaseSpec(SourceSpec):
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
-        scheme, separator, _ = self.connection_string.get_secret_value().partition("://")
+        connection = self.connection_string.get_secret_value()
+        scheme, separator, rest = connection.partition("://")
         if not separator or scheme not in SCHEMES:
             near = nearest(scheme, SCHEMES) if separator else None
             yield Problem(
@@ -98,12 +103,19 @@ class DatabaseSpec(SourceSpec):
                 allowed="sqlite:///file.db, postgresql://…, mysql://…",
                 fix=f"did you mean {near}://?" if near else "begin it with sqlite:///, postgresql:// or mysql://",
             )
+        elif scheme == "sqlite" and not rest.strip("/"):
+            message = "the connection string names no database file"
+            fix = "write sqlite:///relative/path.db or sqlite:////absolute/path.db"
+            yield Problem("config.connection_string", message, (*path, "connection_string"), fix=fix)
+        elif scheme != "sqlite" and (wrong := _wrong_host(connection)):
+            fix = f"write {scheme}://user:password@host:port/database; percent-encode special characters"
+            yield Problem("config.connection_string", wrong, (*path, "connection_string"), fix=fix)
         if (self.table is None) == (self.query is None):
             both = self.table is not None
             yield Problem(
                 "config.table_or_query",
                 "both table and query are given" if both else "neither table nor query is given",
-                (*path, "query") if both else path,
+                (*path, "query" if both else "table"),
                 allowed="exactly one of table, query",
                 fix="remove one of them" if both else "add table: NAME",
             )
@@ -144,7 +156,12 @@ class S3Spec(SourceSpec):
         None
     )
     endpoint_url: Annotated[
-        str | None, Field(pattern=r"^https?://[^/\s@]+/?$", description="of a store that is not Amazon's")
+        str | None,
+        Field(
+            pattern=r"^https?://[^/\s@]+/?$",
+            json_schema_extra={"writeOnly": True},
+            description="http:// or https:// and a host, of a store that is not Amazon's",
+        ),
     ] = None
     access_key: Annotated[SecretStr | None, Field(description="default: what the environment offers")] = None
     secret_key: SecretStr | None = None
@@ -154,6 +171,10 @@ class S3Spec(SourceSpec):
         yield from super().problems(path)
         if self.format is None and file_format(self.key) is None:
             yield _unknown_format((*path, "key"), self.key)
+        if self.endpoint_url and (wrong := _wrong_host(self.endpoint_url)):
+            yield Problem(
+                "config.url", wrong, (*path, "endpoint_url"), fix="write it as https://host or https://host:port"
+            )
         if (self.access_key is None) != (self.secret_key is None):
             missing = "secret_key" if self.secret_key is None else "access_key"
             message = f"{missing} is missing: the two keys go together"
@@ -179,6 +200,7 @@ class ApiSpec(SourceSpec):
         Field(
             pattern=r"^https?://[^\s/?#@]+([/?][^\s#]*)?$",
             repr=False,  # its query may hold a token
+            json_schema_extra={"writeOnly": True},
             description="begins with http:// or https://; credentials belong in headers, and # is not used",
         ),
     ]
@@ -188,9 +210,42 @@ class ApiSpec(SourceSpec):
         Field(description="query parameters; texts are never printed"),
     ] = {}
     data_key: Annotated[
-        Text | None, Field(description="where the records are, dotted for nested; null: the body itself")
+        str | None,
+        Field(
+            pattern=r"^[^.]+(\.[^.]+)*$",
+            description="where the records are, dotted for nested; null: the body itself",
+        ),
     ] = "data"
     pagination: Annotated[Pagination, Field(description="default: one request")] = Pagination(style="none")
+
+    def problems(self, path: Place) -> Iterator[Problem]:
+        yield from super().problems(path)
+        if wrong := _wrong_host(self.url):
+            yield Problem(
+                "config.url", wrong, (*path, "url"), fix="write it as https://host/path or https://host:port/path"
+            )
+        for name, value in self.headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                message = f"{name!r} is no name of a header"
+                fix = "use letters, digits and hyphens"
+                yield Problem("config.header", message, (*path, "headers", name), fix=fix)
+            if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+                message = f"the value of {name} holds a line break, a control character or something beyond ASCII"
+                yield Problem(
+                    "config.header", message, (*path, "headers", name), fix="encode it, or remove that character"
+                )
+        paging = self.pagination
+        if paging.style == "page":
+            for field in ("param", "size_param"):
+                if getattr(paging, field) in self.params:
+                    message = f"the query parameter {getattr(paging, field)!r} is set here and by pagination.{field}"
+                    where = (*path, "params", getattr(paging, field))
+                    yield Problem("config.paging", message, where, fix="remove it from params")
+            if paging.param == paging.size_param:
+                message = f"param and size_param are both {paging.param!r}"
+                yield Problem(
+                    "config.paging", message, (*path, "pagination", "size_param"), fix="name them as the API does"
+                )
 
 
 AnySource = Annotated[DatabaseSpec | FileSpec | ApiSpec | S3Spec, Field(discriminator="type")]
@@ -202,6 +257,22 @@ def file_format(location: str) -> str | None:
     for compression in (".gz", ".zst"):
         name = name.removesuffix(compression)
     return next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _wrong_host(url: str) -> str | None:
+    """What is wrong with the host or the port of a URL, without repeating it; None where nothing is."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "the host or the port is not written as it must be (a port is a number from 1 to 65535)"
+    if not host:
+        return "the host is missing"
+    if port == 0:
+        return "the port is 0; a port is a number from 1 to 65535"
+    labels = host.split(".")
+    named = all(0 < len(label) <= 63 and _LABEL.fullmatch(label) for label in labels)
+    return None if named or ":" in host else "the host is no name of letters, digits, dots and hyphens, nor an address"
 
 
 def _unknown_format(path: Place, location: str) -> Problem:
@@ -239,8 +310,8 @@ def secrets_of(spec: BaseModel) -> frozenset[str]:
         value = getattr(spec, name)
         shortest = 8 if name == "params" else 4
         found |= {text for secret in _secret_strings(value) for text in _parts(secret) if len(text) >= shortest}
-    if isinstance(spec, ApiSpec):
-        found |= {value for _, value in parse_qsl(urlsplit(spec.url).query) if len(value) >= 8}
+    if isinstance(spec, ApiSpec) and "?" in spec.url:
+        found |= {value for _, value in parse_qsl(spec.url.partition("?")[2]) if len(value) >= 8}
     return frozenset(found)
 
 
@@ -259,6 +330,8 @@ def _parts(secret: str) -> Iterator[str]:
         password = userinfo.partition(":")[2]
         yield password
         yield unquote(password)
+    if "?" in secret:
+        yield from (value for name, value in parse_qsl(secret.partition("?")[2]) if "pass" in name.lower())
     scheme, _, token = secret.partition(" ")
     if scheme.lower() in ("bearer", "basic", "token", "apikey"):
         yield token

@@ -102,3 +102,15 @@ def test_the_command_line_shows_mistakes_without_a_traceback(
     assert main(["check", str(path), "--json"]) == 2
     problem = json.loads(capsys.readouterr().out)["error"]["problems"][0]
     assert (problem["line"], problem["path"]) == (45, "features.user_features.normalize")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://u:S3cr3tTok3nValue@h/x", "https://h/x?token=S3cr3tTok3nValue#frag", "ftp://h/?key=S3cr3tTok3nValue"]
+)
+def test_a_url_is_never_repeated(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(PIPELINE.replace("https://tracker.example.com/tasks", f"'{url}'"))
+    with pytest.raises(ConfigError) as caught:
+        load_pipeline(path)
+    assert caught.value.problems[0].line == 21
+    assert "S3cr3tTok3nValue" not in f"{caught.value} {caught.value.to_dict()}"

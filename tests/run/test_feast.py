@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import SinkError
 from engine.sinks.feast import FeatureRepo
-from tests.run.world import DAY, T, files, published, run, write_world
+from tests.run.world import DAY, USERS, T, files, published, run, write_world
 
 FEAST = {"repo": "./repo", "project": "small"}
 RAW: dict[str, Any] = {"user_features": {"handle_missing": "keep", "normalize": False}}
@@ -61,3 +61,11 @@ def test_a_key_that_feast_cannot_hold_is_refused_before_publishing(tmp_path: Pat
         run(tmp_path, features=RAW, feast=FEAST)
     assert caught.value.code == "feast.key_type"
     assert not (tmp_path / "features").exists()
+
+
+def test_feast_added_later_loads_what_was_published_before(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    run(tmp_path, T, features=RAW)
+    write_world(tmp_path, users=USERS.filter(pl.col("id") != "u3"))
+    run(tmp_path, T + DAY, features=RAW, feast=FEAST)
+    assert online(tmp_path, ["u1", "u2", "u3"]) == newest(tmp_path)

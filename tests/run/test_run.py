@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from engine import Pipeline, compile_plan, run_pipeline
-from engine.errors import DataError, LedgerError, MaestroError, SourceError, UsageError
+from engine.errors import DataError, LedgerError, MaestroError, SinkError, SourceError, UsageError
 from engine.ledger import Ledger
 from engine.run import execute, validate
+from engine.sinks.parquet import Part
 from tests.run.world import ACTIVITIES, DAY, USERS, T, files, pipeline, published, run, write_world
 
 
@@ -229,7 +230,7 @@ def test_superseded_landings_are_removed(tmp_path: Path) -> None:
     write_world(tmp_path)
     run(tmp_path)
     report = run(tmp_path)
-    landing = tmp_path / ".maestro" / "landing"
+    landing = tmp_path / ".maestro" / "landing" / "small"
     assert {p.name for source in landing.iterdir() for p in source.iterdir()} == {report.run_id}
 
 
@@ -480,3 +481,43 @@ def test_an_as_of_beyond_the_calendar_is_refused(tmp_path: Path, moment: str) ->
 def test_early_years_have_four_digits(tmp_path: Path) -> None:
     [file] = compile_plan(pipeline(tmp_path), "0800-01-01").views[0].files
     assert file == "user_features/event_date=0800-01-01/part-08000101T000000Z.parquet"
+
+
+def test_a_publish_that_fails_is_made_good_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    run(tmp_path, T)
+    features = {"user_features": {"handle_missing": "keep", "normalize": False, "features": ["bug_rate"]}}
+
+    def fail(part: Part) -> None:
+        raise SinkError("no room", code="output.unwritable", where=str(part.target), fix="make room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Part, "publish", fail)
+        with pytest.raises(SinkError, match="no room"):
+            run(tmp_path, T, features=features)
+    assert "experience_years" in published(tmp_path).columns, "the old file is still there"
+    plan = compile_plan(pipeline(tmp_path, features=features), T + DAY)
+    assert plan.views[0].again == (T,), "it holds another definition than the ledger last meant"
+    execute(plan)
+    assert published(tmp_path).columns == ["user_id", "event_timestamp", "bug_rate"]
+
+
+def test_an_output_that_is_a_mount_point_stages_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "features")
+    seen: list[Path] = []
+    publish = Part.publish
+    monkeypatch.setattr(Part, "publish", lambda part: (seen.append(part.staged), publish(part))[1])
+    run(tmp_path)
+    assert seen[0].is_relative_to(tmp_path / "features" / ".staging")
+    assert files(tmp_path) == ["user_features/event_date=2025-10-04/part-20251004T000000Z.parquet"]
+
+
+def test_a_plan_made_before_another_run_published_is_refused(tmp_path: Path) -> None:
+    write_world(tmp_path)
+    features = {"user_features": {"handle_missing": "keep", "normalize": False, "features": ["bug_rate"]}}
+    early = compile_plan(pipeline(tmp_path, features=features), T + DAY)
+    run(tmp_path, T)
+    with pytest.raises(LedgerError) as caught:
+        execute(early)
+    assert caught.value.code == "plan.outdated"

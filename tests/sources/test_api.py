@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -72,6 +73,7 @@ def test_one_request_with_its_headers_and_params() -> None:
         (None, RECORDS),
         ("data", {"data": RECORDS}),
         ("result.items", {"result": {"items": RECORDS, "total": 25}}),
+        (None, b"\xef\xbb\xbf" + json.dumps(RECORDS).encode()),
     ],
 )
 def test_where_the_records_are(key: str | None, body: Any) -> None:
@@ -84,6 +86,8 @@ def test_where_the_records_are(key: str | None, body: Any) -> None:
     [
         ({"items": [], "total": 0}, "source.data_key", "the answer has no 'data'"),
         ([], "source.data_key", "the answer has no 'data'"),
+        (b"null", "source.data_key", "the answer has no 'data'"),
+        (b"", "source.not_json", "the answer is not JSON"),
         ({"data": {"id": 1}}, "source.not_records", "holds a JSON object where records should be"),
         ({"data": [{"id": 1}, 7]}, "source.not_records", "a list with a number in it"),
         ({"data": [{"id": 1}, None]}, "source.not_records", "a list with a null in it"),
@@ -162,11 +166,39 @@ def test_no_records_give_no_chunk() -> None:
         assert list(open_source("s", api(server.url), Path()).chunks()) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("data", Answer({"data": None})),
+        (None, Answer(b"null")),
+        ("a.b", Answer({"a": {"b": None}})),
+        ("data", Answer(b"", 204)),
+    ],
+)
+def test_null_and_no_content_are_no_records(key: str | None, answer: Answer) -> None:
+    with rest.running(lambda _: answer) as server:
+        assert list(open_source("s", api(server.url, data_key=key), Path()).chunks()) == []
+
+
+def test_pages_end_with_null() -> None:
+    def answer(request: Request) -> Answer:
+        return paged(RECORDS)(request) if int(request.params["page"]) <= 3 else Answer({"data": None})
+
+    with rest.running(answer) as server:
+        assert read(api(server.url, pagination=PAGES)).to_dicts() == RECORDS
+
+
+def test_records_without_fields_keep_their_number() -> None:
+    with rest.running(lambda _: Answer({"data": [{}, {}]})) as server:
+        (chunk,) = open_source("s", api(server.url), Path()).chunks()
+    assert (chunk.rows, chunk.open_schema, chunk.frame.collect().shape) == (2, True, (2, 0))
+
+
 # --- failures ----------------------------------------------------------------------------------------------------
 
 
 def test_what_may_pass_is_tried_again() -> None:
-    said = iter([Answer("busy", 503), Answer("slow down", 429, {"Retry-After": "7"}), Answer("oops", 500)])
+    said = iter([Answer("busy", 408), Answer("slow down", 429, {"Retry-After": "7"}), Answer("oops", 500)])
     sleep = Sleeps()
     with rest.running(lambda _: next(said, Answer({"data": RECORDS}))) as server:
         assert read(api(server.url), sleep).to_dicts() == RECORDS
@@ -184,7 +216,56 @@ def test_it_gives_up_after_max_retries() -> None:
     ):
         read(api(server.url, max_retries=2), sleep)
     assert caught.value.code == "source.http_status"
+    assert str(caught.value.fix).startswith("look at the server")
     assert len(sleep) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"), [(501, "look at the server"), (408, "try again later"), (429, "try again later")]
+)
+def test_what_to_do_about_an_answer(status: int, fix: str) -> None:
+    with rest.running(lambda _: Answer("", status)) as server, pytest.raises(SourceError) as caught:
+        read(api(server.url, max_retries=0))
+    assert str(caught.value.fix).startswith(fix)
+    assert caught.value.message.endswith(" (after 1 attempt)") is (status != 501)
+
+
+def test_an_answer_that_cannot_be_decoded() -> None:
+    garbled = Answer(b"no gzip", headers={"Content-Encoding": "gzip"})
+    with rest.running(lambda _: garbled) as server, pytest.raises(SourceError, match="cannot be decoded") as caught:
+        read(api(server.url, max_retries=1))
+    assert caught.value.code == "source.unreadable"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *(
+            {"url": f"http://{host}/x?token=top-secret-token"}
+            for host in ("[bad", "[::1", "h:abc", "a..b", "☃" * 70, "a" * 70, "\x01")
+        ),
+        *({"headers": {"X": f"top-secret{odd}"}} for odd in ("\n", " ", "☃", "\0", "\r\nY: 1")),
+        *({"headers": {name: "top-secret-token"}} for name in ("X Y", "☃", "X:", "X\n")),
+        {"params": {"a": "top-secret\ud800"}},
+    ],
+)
+def test_what_no_request_can_be_made_of(keys: dict[str, Any]) -> None:
+    spec = api(keys.pop("url", "http://127.0.0.1:1/"), max_retries=5, **keys)
+    sleep = Sleeps()
+    with pytest.raises(SourceError) as caught:
+        list(ApiSource("s", spec, sleep=sleep).chunks())
+    assert caught.value.code == "source.invalid_request"
+    assert caught.value.fix is not None
+    assert "top-secret" not in str(caught.value)
+    assert sleep == []
+
+
+@pytest.mark.parametrize("proxy", ["garbage://x", "socks5://x"])
+def test_an_odd_proxy(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(SourceError, match="no request can be made") as caught:
+        read(api("http://127.0.0.1:1/", max_retries=0))
+    assert "HTTP_PROXY" in str(caught.value.fix)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422])

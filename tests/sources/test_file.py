@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.errors import SourceError
 from engine.sources import open_source
 from engine.spec import FileSpec
 from tests.sources.reads import collected, read
 
+FORMATS = ("parquet", "csv", "ndjson", "json")
 TAXI = Path(__file__).parent.parent / "fixtures" / "taxi"
 
 
@@ -71,6 +77,36 @@ def test_a_directory(tmp_path: Path) -> None:
     assert str(caught.value.fix).startswith("write d/*.parquet")
 
 
+def test_stars_that_are_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'data/\*\*\.csv' is no pattern") as caught:
+        read(files("data/**.csv"), tmp_path)
+    assert caught.value.code == "source.bad_pattern"
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff.csv")).write_text("n\n1\n")
+    with pytest.raises(SourceError, match=r"the name of .*\\xff\.csv is not UTF-8"):
+        read(files("*.csv"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["br[ack]et*", "a?", "[!x]", "**", ".hidden[1]"])
+def test_below_a_folder_named_like_a_pattern(tmp_path: Path, name: str) -> None:
+    for folder in (tmp_path / name / "data", tmp_path / "bracketx" / "data", tmp_path / "ab" / "data"):
+        folder.mkdir(parents=True, exist_ok=True)
+        frame = pl.DataFrame({"n": [1 if name in str(folder) else 9]})
+        frame.write_parquet(folder / "x.parquet")
+        frame.write_csv(folder / "x.csv")
+        frame.write_ndjson(folder / "x.ndjson")
+        frame.write_json(folder / "x.json")
+    (tmp_path / name / "sub").mkdir()
+    base = tmp_path / name
+    for form in FORMATS:
+        for path in (f"data/x.{form}", f"data/*.{form}", f"**/[x].{form}", f"../{name}/data/x.{form}"):
+            assert read(files(path), base).rows() == [(1,)], path
+        assert read(files(f"../data/*.{form}"), base / "sub").rows() == [(1,)]
+        assert read(files(base / "data" / f"x.{form}"), Path("/")).rows() == [(1,)]
+
+
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +145,51 @@ def test_csv_values(tmp_path: Path, content: bytes, expected: list[tuple[Any, ..
     frame = read_bytes(tmp_path, "a.csv", content)
     assert frame.columns == ["a", "b"]
     assert frame.rows() == expected
+
+
+@pytest.mark.parametrize("odd", ["007", "-007", "00", "-0", "+5", " 5", "5 ", '"007"', '" 5"', "1_000", "0x1F"])
+def test_a_column_with_an_odd_integer_stays_text_in_all_rows(tmp_path: Path, odd: str) -> None:
+    rows = [("0", 0), ("-5", -5), (None, None), (odd.strip('"'), 120), ("9" * 18, -7)]
+    lines = [
+        ",".join(("" if text is None else odd if text == odd.strip('"') else text, str("" if n is None else n)))
+        for text, n in rows
+    ]
+    frame = read_bytes(tmp_path, "a.csv", "\n".join(["code,n", *lines]).encode())
+    assert frame.schema == {"code": pl.String, "n": pl.Int64}
+    assert frame.rows() == rows
+
+
+def test_an_odd_integer_far_down_counts_too(tmp_path: Path) -> None:
+    """Beyond the first block of the counting pass."""
+    rows = 400_000
+    body = "".join(f"{i},{'x' * 40}\n" for i in range(rows))
+    frame = read_bytes(tmp_path, "a.csv", f"a,b\n{body}007,y\n".encode())
+    assert frame["a"].dtype == pl.String
+    assert frame["a"][[0, rows - 1, rows]].to_list() == ["0", str(rows - 1), "007"]
+
+
+fields = st.sampled_from(
+    ["", "0", "1", "-5", "007", "-0", "+5", "12.5", "x", '""', '"7"', '"007"', '"a\nb"', "9" * 19, "9" * 40, "true"]
+)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_no_integer_column_changes_how_a_field_is_written(data: st.DataObject) -> None:
+    of = [
+        st.sampled_from(data.draw(st.lists(fields, min_size=1, max_size=3)))
+        for _ in range(data.draw(st.integers(2, 4)))
+    ]
+    lines = [[data.draw(field) for field in of] for _ in range(data.draw(st.integers(0, 5)))]
+    names = "abcd"[: len(of)]
+    text = "\n".join(",".join(line) for line in [list(names), *lines]) + data.draw(st.sampled_from(["", "\n"]))
+    with tempfile.TemporaryDirectory() as folder:
+        frame = read_bytes(Path(folder), "a.csv", text.encode())
+    written = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert frame.height == len(written)
+    for name in names:
+        if frame[name].dtype in (pl.Int64, pl.String):
+            assert ["" if v is None else str(v) for v in frame[name]] == [row[name] for row in written]
 
 
 def test_csv_nan(tmp_path: Path) -> None:
@@ -193,6 +274,40 @@ def test_ndjson_and_json_hold_the_same(tmp_path: Path, compress: bool) -> None:
     assert one.rows() == [(2**53 + 1, ["a", "b"], None, None), (2, None, None, {"x": 1.5}), (None, [], None, None)]
 
 
+@pytest.mark.parametrize("content", [b"", b" \n\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
+@pytest.mark.parametrize("name", ["a.ndjson", "a.json"])
+def test_a_blank_file_of_records_gives_no_chunk(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert list(open_source("s", files(name), tmp_path).chunks()) == []
+
+
+@pytest.mark.parametrize("content", [b"[]", b" [ ]\n"])
+def test_a_json_file_without_records_gives_no_chunk(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    assert list(open_source("s", files("a.json"), tmp_path).chunks()) == []
+
+
+def test_a_byte_order_mark_before_json(tmp_path: Path) -> None:
+    for name, content in {"a.ndjson": b'{"n": 1}\n{"n": 2}', "a.json": b'[{"n": 1}, {"n": 2}]'}.items():
+        assert read_bytes(tmp_path, name, b"\xef\xbb\xbf" + content).rows() == [(1,), (2,)]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_only_records_have_an_open_schema(tmp_path: Path, form: str) -> None:
+    content = {"csv": b"n\n1\n", "ndjson": b'{"n": 1}', "json": b'[{"n": 1}]'}
+    if form == "parquet":
+        pl.DataFrame({"n": [1]}).write_parquet(tmp_path / "a.parquet")
+    else:
+        (tmp_path / f"a.{form}").write_bytes(content[form])
+    (chunk,) = open_source("s", files(f"a.{form}"), tmp_path).chunks()
+    assert chunk.open_schema is (form in ("ndjson", "json"))
+
+
+def test_records_without_fields_keep_their_number(tmp_path: Path) -> None:
+    for name, content in {"a.ndjson": b"{}\n{}\n{}\n", "a.json": b"[{}, {}, {}]"}.items():
+        assert read_bytes(tmp_path, name, content).shape == (3, 0)
+
+
 def test_ndjson_comes_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(f'{{"n": {i}}}\n' for i in range(25)))
     chunks = list(open_source("s", files("a.jsonl", batch_size=10), tmp_path).chunks())
@@ -212,7 +327,9 @@ def test_ndjson_comes_in_pieces(tmp_path: Path) -> None:
         ("a.ndjson", b'{"a": "\xff"}\n', "line 1 cannot be read"),
         ("a.ndjson", b"[1]\n", "line 1 cannot be read: it is no JSON object"),
         ("a.json", b'{"a": 1}', "it is not a list of objects"),
-        ("a.json", b"", "it is not JSON"),
+        ("a.json", b"[", "it is not JSON"),
+        ("a.json", b"null", "it is not a list of objects"),
+        ("a.ndjson", b'{"a": 1}\n\xef\xbb\xbf{"a": 2}\n{', "line 3 cannot be read"),
         ("a.json", b'[{"a": 1}, 2]', "it is not a list of objects"),
     ],
 )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
+from pydantic import SecretStr
 
-from engine.errors import DataError, SourceError
-from engine.sources import reading
+from engine.errors import DataError, SourceError, TransientSourceError
+from engine.sources import mysql, open_source, reading
+from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec, S3Spec
 
 
 class PanicException(BaseException):
@@ -46,6 +51,95 @@ def test_everything_else_passes(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, reading("a.parquet", "users"):
         raise error
     assert caught.value is error
+
+
+def test_what_arrow_makes_of_an_interrupt_is_one() -> None:
+    with pytest.raises(KeyboardInterrupt), reading("a.parquet", "users"):
+        raise pa.ArrowCancelled("Operation cancelled. Detail: received signal 2")
+
+
+INTERRUPTED: list[tuple[AnySource, str]] = [
+    (FileSpec(type="file", path="x.csv"), "pyarrow.csv.open_csv"),
+    (FileSpec(type="file", path="x.csv"), "polars.LazyFrame.collect_schema"),
+    (FileSpec(type="file", path="x.parquet"), "pyarrow.parquet.ParquetFile"),
+    (FileSpec(type="file", path="x.json"), "pydantic_core.from_json"),
+    (FileSpec(type="file", path="*.ndjson"), "fsspec.implementations.local.LocalFileSystem.glob"),
+    (ApiSpec(type="api", url="http://127.0.0.1:1"), "httpx.Client.stream"),
+    (S3Spec(type="s3", bucket="lake", key="x.csv"), "s3fs.S3FileSystem.info"),
+    (DatabaseSpec(type="database", connection_string="sqlite:///x.db", table="t"), "engine.sources.adbc.Session.rows"),
+    (
+        DatabaseSpec(type="database", connection_string="postgresql://h/d", table="t"),
+        "adbc_driver_manager.AdbcDatabase",
+    ),
+    (DatabaseSpec(type="database", connection_string="mysql://h/d", table="t"), "socket.create_connection"),
+]
+
+
+@pytest.mark.parametrize(("spec", "target"), INTERRUPTED)
+def test_an_interrupt_passes_unchanged(
+    spec: AnySource, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt = KeyboardInterrupt()
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise interrupt
+
+    for name, content in {"x.csv": "a\n1\n", "x.parquet": "", "x.json": "[1]", "x.db": ""}.items():
+        (tmp_path / name).write_text(content)
+    pkgutil.resolve_name(target)  # imports what is to be replaced
+    monkeypatch.setattr(target, interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        list(open_source("s", spec, tmp_path).chunks())
+    assert caught.value is interrupt
+
+
+def test_an_interrupt_in_connectorx_passes_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    import connectorx
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mysql, "_probe", lambda _: None)
+    monkeypatch.setattr(connectorx, "read_sql", interrupted)
+    spec = DatabaseSpec(type="database", connection_string="mysql://h/d", table="t")
+    with pytest.raises(KeyboardInterrupt):
+        list(open_source("s", spec, Path()).chunks())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:secret@h:abc/d",
+        "mysql://u:secret@h:99999/d",
+        "mysql://u:secret@[::1/d",
+        "mysql://u:secret@a..b/d",
+        "mysql://u:secret@\ud800/d",
+        "postgresql://u:secret@\ud800/d",
+        "postgresql://u:secret@127.0.0.1:abc/d",
+        "postgresql://u:secret@127.0.0.1:99999/d",
+        "postgresql://u:se@cr:et@[::1/d",
+        "postgresql://u:%00@h/d",
+    ],
+)
+def test_an_odd_connection_string_is_an_error_without_secrets(url: str) -> None:
+    spec = DatabaseSpec(type="database", connection_string=SecretStr(url), table="t", timeout_seconds=2.0)
+    with pytest.raises(SourceError) as caught:
+        list(open_source("s", spec, Path()).chunks())
+    scheme = url.partition(":")[0]
+    codes = {"mysql": {"source.invalid_request"}, "postgresql": {"source.invalid_request", "source.no_connection"}}
+    assert caught.value.code in codes[scheme]
+    for hidden in ("secret", "se@cr:et", "se%40cr%3Aet"):
+        assert hidden not in str(caught.value)
+    str(caught.value).encode()
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "http://h:99999", "http://a..b"])
+def test_an_odd_endpoint_is_an_error(url: str) -> None:
+    spec = S3Spec(type="s3", bucket="lake", key="x.csv", endpoint_url=url, access_key="aaaa", secret_key="bbbb")
+    with pytest.raises(SourceError) as caught:
+        list(open_source("s", spec, Path()).chunks())
+    assert caught.value.code == "source.invalid_request"
+    assert not isinstance(caught.value, TransientSourceError)
 
 
 def test_opening_a_source_loads_no_heavy_package() -> None:

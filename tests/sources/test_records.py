@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SourceError
@@ -47,6 +47,15 @@ def test_objects_without_fields_are_null() -> None:
     assert made.rows() == [(None, None, {"y": 1}), (None, None, {"y": None})]
 
 
+def test_records_that_have_no_field_keep_their_number() -> None:
+    assert frame([{}, {}]).shape == (2, 0)
+    assert frame([{}, {"a": 1}]).rows() == [(None,), (1,)]
+
+
+def test_a_byte_order_mark_does_not_count() -> None:
+    assert records.parse(b'\xef\xbb\xbf{"a": "\xef\xbb\xbf"}') == {"a": "\ufeff"}
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [
@@ -72,6 +81,7 @@ kinds = st.sampled_from(leaves + [st.lists(st.none() | leaf, max_size=3) for lea
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_any_columns_come_back(data: st.DataObject) -> None:
     of = {name: data.draw(kinds) for name in ("a", "b")}
     found = [{n: data.draw(st.none() | kind) for n, kind in of.items()} for _ in range(data.draw(st.integers(1, 6)))]

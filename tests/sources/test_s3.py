@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
 from engine.errors import SourceError
+from engine.sources import open_source
 from engine.spec import S3Spec
 from tests.servers.ceph import ACCESS_KEY, BUCKET, SECRET_KEY, Ceph
 from tests.sources.reads import read
@@ -26,6 +28,12 @@ def lake(ceph_server: Ceph) -> Ceph:
         store.pipe(f"{BUCKET}/raw/{name}.csv", text.encode())
         store.pipe(f"{BUCKET}/raw/{name}.ndjson", b"\n".join(json.dumps({"n": n}).encode() for n in part))
     store.pipe(f"{BUCKET}/raw/ragged.txt", b"a,b\n1\n")
+    store.pipe(f"{BUCKET}/raw/blank.ndjson", b"\n")
+    for name in ("br[ack]et*", "bracketx"):
+        buffer = io.BytesIO()
+        pl.DataFrame({"n": [len(name)]}).write_parquet(buffer)
+        store.pipe(f"{BUCKET}/odd/{name}/x.parquet", buffer.getvalue())
+        store.pipe(f"{BUCKET}/odd/{name}/x.csv", f"n\n{len(name)}\n".encode())
     return ceph_server
 
 
@@ -40,9 +48,21 @@ def test_objects_are_read_like_files(lake: Ceph) -> None:
     assert read(objects(lake, "raw/**/*.parquet")).rows() == expected
     assert read(objects(lake, "raw/*.csv")).rows() == expected
     assert read(objects(lake, "raw/a.csv")).rows() == expected[:2]
-    assert read(objects(lake, "raw/*.ndjson"))["n"].to_list() == [1, 2, 3]
+    assert read(objects(lake, "raw/[ab].ndjson"))["n"].to_list() == [1, 2, 3]
     frame = read(objects(lake, "raw/day=1/a.parquet"))
     assert frame.columns == ["n", "name"]
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_keys_that_look_like_patterns(lake: Ceph, form: str) -> None:
+    assert read(objects(lake, f"odd/*/x.{form}"))["n"].to_list() == [10, 8]
+    assert read(objects(lake, f"odd/br[[]*/x.{form}"))["n"].to_list() == [10]
+
+
+def test_which_objects_have_an_open_schema(lake: Ceph) -> None:
+    for key, known in {"raw/a.csv": [False], "raw/a.ndjson": [True], "raw/blank.ndjson": []}.items():
+        chunks = open_source("s", objects(lake, key), Path()).chunks()
+        assert [chunk.open_schema for chunk in chunks] == known
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,17 @@ def make(tmp_path: Path) -> Make:
     return table
 
 
+@pytest.mark.parametrize("name", ["br[ack]et*", "a?b#c%20", "\udcff"])
+def test_below_a_folder_with_an_odd_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "app.db")) as connection, connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+    assert read(database("sqlite:///app.db", table="t"), folder).rows() == [(1,)]
+    if "?" not in name:
+        assert read(database(f"sqlite:///{folder}/app.db", table="t")).rows() == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("declared", "values", "dtype", "expected"),
     [
