@@ -380,13 +380,20 @@ def test_what_the_source_lacks_is_named(app: str, tmp_path: Path, keys: dict[str
     assert [p.name for p in tmp_path.iterdir()] == ["app.db"]
 
 
+def test_a_resource_without_records_is_an_empty_file(tmp_path: Path) -> None:
+    with rest.running(lambda _: Answer({"data": []})) as server:
+        keys = {"url": server.url, "critical_columns": ["id"]}
+        metrics = APIIngestion(IngestionConfig(DataSourceType.API, keys, tmp_path / "out.parquet")).run()
+    assert (metrics.records_read, metrics.records_written, metrics.error_rate) == (0, 0, 0.0)
+    assert pl.read_parquet(tmp_path / "out.parquet").columns[0] == "id"
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
         (Answer({"items": []}), "source.data_key"),
         (Answer(b"<html>"), "source.not_json"),
         (Answer(status=404), None),
-        (Answer({"data": []}), "source.empty"),
     ],
 )
 def test_a_resource_that_cannot_be_read(tmp_path: Path, answer: Answer, code: str | None) -> None:

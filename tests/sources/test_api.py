@@ -242,7 +242,7 @@ def test_an_answer_that_cannot_be_decoded() -> None:
     [
         *(
             {"url": f"http://{host}/x?token=top-secret-token"}
-            for host in ("[bad", "[::1", "h:abc", "a..b", "☃" * 70, "a" * 70, "\x01")
+            for host in ("[::1", "h:abc", "a..b", "☃" * 70, "a" * 70, "\x01")
         ),
         *({"headers": {"X": f"top-secret{odd}"}} for odd in ("\n", " ", "☃", "\0", "\r\nY: 1")),
         *({"headers": {name: "top-secret-token"}} for name in ("X Y", "☃", "X:", "X\n")),
