@@ -97,6 +97,11 @@ def parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--checks", metavar="FILE", help="YAML file with the checks: the content of one validation entry"
     )
+    validate.add_argument(
+        "--format",
+        choices=["parquet", "csv", "ndjson", "json"],
+        help="of the data file with --checks (default: by its suffix)",
+    )
     validate.add_argument("--as-of", metavar="T", help="the moment that freshness is judged at (default: now)")
 
     _command(commands, "schema", _schema, "print the JSON Schema of the pipeline file, for editors")
@@ -183,7 +188,7 @@ def _validate(options: argparse.Namespace) -> int:
         from engine.run import validate_file
 
         name = Path(options.target).name
-        reports = {name: validate_file(options.target, options.checks, as_of=options.as_of)}
+        reports = {name: validate_file(options.target, options.checks, format=options.format, as_of=options.as_of)}
     else:
         plan = _compile(options.target, options.as_of)
         from engine.run import validate

@@ -181,6 +181,7 @@ def compile_plan(
                 key_columns=_key_columns(pipeline.sources[name]),
                 as_of=newest,
                 memory_limit=pipeline.memory_limit,
+                spill=workdir / "spill",
             )
             for name, spec in pipeline.validation.items()
         },

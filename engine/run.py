@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.checks import Report
-from engine.errors import LedgerError, MaestroError, is_interrupt
+from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt
 from engine.landing import Landed, Metrics, land
 from engine.ledger import Ledger, make_workdir
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
 from engine.sources import open_source
-from engine.spec import Pipeline, secrets_of
+from engine.spec import FORMATS, Pipeline, file_format, secrets_of
 from engine.types import compact, iso, parse_moment, redact
 
 if TYPE_CHECKING:
@@ -238,18 +238,35 @@ def _forget_dead(root: Path) -> None:
             continue
 
 
-def validate_file(path: str | Path, checks: str | Path, *, as_of: str | date | datetime | None = None) -> Report:
+def validate_file(
+    path: str | Path,
+    checks: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the key's name
+    as_of: str | date | datetime | None = None,
+) -> Report:
     """Judges one data file (or glob) by the checks of a YAML file: the content of one ``validation`` entry.
+
+    Args:
+        format: parquet, csv, ndjson or json; None is by suffix.
 
     Raises:
         ConfigError: the checks are not written as they must be.
+        UsageError: the format cannot be told.
         SourceError: the data cannot be read.
     """
     from engine.config import load_validation
 
     spec = load_validation(checks)
+    if format is None and file_format(str(path)) is None:
+        raise UsageError(
+            f"the format of {path} cannot be told from its suffix",
+            code="validate.format",
+            allowed=", ".join(FORMATS),
+            fix="name it with --format, or format= in Python",
+        )
     with tempfile.TemporaryDirectory(prefix="maestro-") as workdir:
-        source = {"type": "file", "path": str(path)}
+        source = {"type": "file", "path": str(path), "format": format}
         pipeline = Pipeline(name="file", workdir=workdir, sources={"data": source}, validation={"data": spec})
         [judged] = validate(compile_plan(pipeline, as_of))
     assert judged.report is not None  # noqa: S101 - the source has checks

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import duckdb
@@ -50,14 +51,15 @@ class Groups:
     value, made comparable by `comparable`. Rows with a null in the value are left out.
     """
 
-    def __init__(self, position: str, memory_limit: str) -> None:
+    def __init__(self, position: str, memory_limit: str, spill: Path | None = None) -> None:
         self._position = position
         self._memory_limit = memory_limit
+        self._spill = spill
         self._budget = _bytes(memory_limit)
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        return duck.connect(self._memory_limit)
+        return duck.connect(self._memory_limit, self._spill)
 
     def close(self) -> None:
         """Give back the memory, and what was spilled."""

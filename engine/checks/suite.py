@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.checks.categorical import Categorical
@@ -44,6 +45,7 @@ class Suite:
         key_columns: columns that name a row to people; shown with each failing row where the table has them.
         as_of: the moment that ages are measured from; None is the moment of each `validate`.
         memory_limit: for counting equal values, such as ``512MiB``; more is spilled to disk.
+        spill: the folder for what does not fit into it; None is one of the system's temporary folders.
         sample_size: how many failing rows each result shows.
 
     Attributes:
@@ -57,12 +59,14 @@ class Suite:
         key_columns: Sequence[str] = (),
         as_of: datetime | None = None,
         memory_limit: str = DEFAULT_MEMORY_LIMIT,
+        spill: Path | None = None,
         sample_size: int = SAMPLE_SIZE,
     ) -> None:
         self.checks: tuple[Check, ...] = tuple(_checks(spec))
         self._key_columns = tuple(key_columns)
         self._as_of = None if as_of is None else parse_moment(as_of)
         self._memory_limit = memory_limit
+        self._spill = spill
         self._sample_size = sample_size
 
     def validate(self, data: Any) -> Report:
@@ -80,7 +84,14 @@ class Suite:
 
         now = datetime.now(UTC)
         frame = to_lazy(data)
-        table = Table(frame, self._key_columns, self._as_of or now, self._memory_limit, self._sample_size)
+        table = Table(
+            frame,
+            self._key_columns,
+            self._as_of or now,
+            memory_limit=self._memory_limit,
+            spill=self._spill,
+            sample_size=self._sample_size,
+        )
         with closing(table):
             return Report(now, tuple(self._results(table)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,7 +31,14 @@ class Table:
     """
 
     def __init__(
-        self, frame: pl.LazyFrame, keys: Sequence[str], as_of: datetime, memory_limit: str, sample_size: int
+        self,
+        frame: pl.LazyFrame,
+        keys: Sequence[str],
+        as_of: datetime,
+        *,
+        memory_limit: str,
+        spill: Path | None,
+        sample_size: int,
     ) -> None:
         with readable_data():
             self.schema = frame.collect_schema()
@@ -41,7 +49,7 @@ class Table:
         self.position = "row"
         while self.position in self.schema:
             self.position = f"_{self.position}"
-        self._groups = Groups(self.position, memory_limit)
+        self._groups = Groups(self.position, memory_limit, spill)
         self._keys = [k for k in keys if k in self.schema]
         self._moments: dict[str, pl.Expr] = {}
 

@@ -7,6 +7,7 @@ where moments belong) is a DataError with an example: never a null in silence.
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -249,18 +250,27 @@ _KIND_TEXT = {
 
 
 def _readable(column: Column, kind: str) -> bool:
-    element = kind.removesuffix("[]")
-    nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION"))
-    scalar = kind in (*_NUMBERS, *_FLOATS, "VARCHAR", "UUID", "BOOLEAN") or kind.startswith(("DECIMAL", "ENUM"))
+    if column.kind in ("list", "labels"):
+        return _is_scalar(_element(kind) or kind)
     if _is_null(kind) or kind == "VARCHAR" or kind.startswith("ENUM"):
         return True
     if column.kind == "moment":
         return kind.startswith(("TIMESTAMP", "DATE"))
     if column.kind == "number":
         return kind in (*_NUMBERS, *_FLOATS, "BOOLEAN") or kind.startswith("DECIMAL")
-    if column.kind in ("list", "labels"):
-        return scalar or (kind.endswith("[]") and (_is_null(element) or _readable(column, element)) and element != kind)
-    return not nested
+    return _element(kind) is None and not kind.startswith(("STRUCT", "MAP", "UNION"))
+
+
+def _element(kind: str) -> str | None:
+    """The type of a list's elements (``VARCHAR[]``, ``INTEGER[3]``); None for what is no list."""
+    inner = re.sub(r"\[[0-9]*\]$", "", kind)
+    return None if inner == kind else inner
+
+
+def _is_scalar(kind: str) -> bool:
+    """Whether a value of the type can stand for a list of one text, or be an element of a list of texts."""
+    known = (*_NUMBERS, *_FLOATS, "VARCHAR", "UUID", "BOOLEAN")
+    return _is_null(kind) or kind in known or kind.startswith(("DECIMAL", "ENUM"))
 
 
 def _is_null(kind: str) -> bool:
@@ -325,8 +335,8 @@ def _finite(moment: str) -> str:
 def _list(name: str, kind: str, *, lower: bool) -> str:
     if kind == "VARCHAR":
         values = f"string_split({name}, ',')"
-    elif kind.endswith("]"):
-        floats = kind.removesuffix("[]") in _FLOATS
+    elif element_kind := _element(kind):
+        floats = element_kind in _FLOATS
         values = f"list_transform({name}, lambda v: {_float_key('v')})" if floats else f"CAST({name} AS VARCHAR[])"
     else:  # comma-separated text of one number per row, which a reader took for numbers
         values = f"[{_float_key(name) if kind in _FLOATS else f'CAST({name} AS VARCHAR)'}]"

@@ -9,6 +9,7 @@ from engine.spec.features import SETS, FeastSpec, OutputSpec, ViewSpec
 from engine.spec.pipeline import Pipeline
 from engine.spec.scalars import NAMED_TYPES
 from engine.spec.sources import (
+    FORMATS,
     SUFFIXES,
     AnySource,
     ApiSpec,
@@ -25,6 +26,7 @@ from engine.spec.validation import FAMILIES, ValidationSpec
 
 __all__ = [
     "FAMILIES",
+    "FORMATS",
     "NAMED_TYPES",
     "SETS",
     "SUFFIXES",

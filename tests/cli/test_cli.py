@@ -452,3 +452,13 @@ def test_a_terminal_that_cannot_show_a_character(maestro: Maestro, folder: Path)
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"\u2192" in done.stdout
+
+
+def test_the_format_of_a_file_without_a_suffix_can_be_named(maestro: Any, tmp_path: Path) -> None:
+    (tmp_path / "export.txt").write_text("a\n1\n1\n")
+    (tmp_path / "checks.yaml").write_text("unique_columns: [a]\n")
+    target = ("validate", str(tmp_path / "export.txt"), "--checks", str(tmp_path / "checks.yaml"))
+    said = maestro(*target)
+    assert said.code == 2
+    assert "--format" in said.err
+    assert maestro(*target, "--format", "csv").code == 1

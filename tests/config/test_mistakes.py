@@ -105,7 +105,8 @@ def test_the_command_line_shows_mistakes_without_a_traceback(
 
 
 @pytest.mark.parametrize(
-    "url", ["https://u:S3cr3tTok3nValue@h/x", "https://h/x?token=S3cr3tTok3nValue#frag", "ftp://h/?key=S3cr3tTok3nValue"]
+    "url",
+    ["https://u:S3cr3tTok3nValue@h/x", "https://h/x?token=S3cr3tTok3nValue#frag", "ftp://h/?key=S3cr3tTok3nValue"],
 )
 def test_a_url_is_never_repeated(tmp_path: Path, url: str) -> None:
     path = tmp_path / "pipeline.yaml"

@@ -39,7 +39,13 @@ HOMES = {
     "adbc_driver_sqlite": {"engine.sources.sqlite"},
     "connectorx": {"engine.sources.mysql"},
     # duck opens every connection; the others name its exceptions and types.
-    "duckdb": {"engine.duck", "engine.landing", "engine.checks.groups", "engine.features.compute", "engine.features.inputs"},
+    "duckdb": {
+        "engine.duck",
+        "engine.landing",
+        "engine.checks.groups",
+        "engine.features.compute",
+        "engine.features.inputs",
+    },
     "feast": {"engine.sinks.feast"},
     "fsspec": {"engine.sources.file"},
     "httpx": {"engine.sources.http"},
