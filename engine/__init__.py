@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.config import load_pipeline
     from engine.errors import MaestroError
+    from engine.outcome import RunReport
     from engine.plan import Plan, compile_plan
-    from engine.run import RunReport, run_pipeline
+    from engine.run import run_pipeline
     from engine.spec import Pipeline
 
 __all__ = ["MaestroError", "Pipeline", "Plan", "RunReport", "compile_plan", "load_pipeline", "run_pipeline"]
@@ -21,7 +22,7 @@ _HOMES = {
     "MaestroError": ("engine.errors", "MaestroError"),
     "Pipeline": ("engine.spec", "Pipeline"),
     "Plan": ("engine.plan", "Plan"),
-    "RunReport": ("engine.run", "RunReport"),
+    "RunReport": ("engine.outcome", "RunReport"),
     "load_pipeline": ("engine.config", "load_pipeline"),
     "compile_plan": ("engine.plan", "compile_plan"),
     "run_pipeline": ("engine.run", "run_pipeline"),

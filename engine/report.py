@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from engine.checks import Report, Result
+    from engine.outcome import RunReport
     from engine.plan import Plan
-    from engine.run import Progress, RunReport
+    from engine.run import Progress
 
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
 

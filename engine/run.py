@@ -14,15 +14,15 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.checks import Report
 from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt
-from engine.landing import Landed, Metrics, land
+from engine.landing import Landed, land
 from engine.ledger import Ledger, make_workdir
+from engine.outcome import RunReport, SourceReport, ViewReport
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
 from engine.sources import open_source
@@ -32,7 +32,7 @@ from engine.types import compact, iso, parse_moment, redact
 if TYPE_CHECKING:
     import polars as pl
 
-    from engine.features.fit import Applied, Fit
+    from engine.features.fit import Fit
     from engine.sinks.feast import FeatureRepo, OfflineView
 
 log = logging.getLogger(__name__)
@@ -56,103 +56,6 @@ class _Silent:
 
     def rows(self, count: int) -> None:
         pass
-
-
-@dataclass
-class SourceReport:
-    """What was read of a source, and what its checks found (None: it has none)."""
-
-    name: str
-    location: str
-    metrics: Metrics
-    report: Report | None = None
-    state: str = "landed"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "location": self.location,
-            "state": self.state,
-            "metrics": self.metrics.to_dict(),
-            "validation": self.report.to_dict() if self.report else None,
-        }
-
-
-@dataclass
-class ViewReport:
-    """What was published of a view.
-
-    Attributes:
-        files: paths below the output folder, by as-of.
-        again: those among them that had been published under another definition.
-        rows: published rows by as-of.
-        settings: the constants applied.
-        timeless: role: attributes that carry no time, taken as they stood at ingestion, after the as-of.
-        absent_columns: role: columns its source lacks, read as null.
-        left_out: role: rows that took part in nothing, for a null key or a null timestamp.
-        applied: per as-of, what the pinned fit did.
-    """
-
-    name: str
-    files: list[str] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    timeless: dict[str, list[str]] = field(default_factory=dict)
-    absent_columns: dict[str, list[str]] = field(default_factory=dict)
-    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
-    again: list[str] = field(default_factory=list)
-    fit_version: int = 0
-    applied: list[Applied] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "files": self.files,
-            "rows": self.rows,
-            "again": self.again,
-            "settings": dict(self.settings),
-            "timeless_attributes": self.timeless,
-            "absent_columns": self.absent_columns,
-            "left_out": self.left_out,
-            "fit_version": self.fit_version,
-            "dropped": [a.dropped for a in self.applied],
-            "filled": [dict(a.filled) for a in self.applied],
-            "clipped": [dict(a.clipped) for a in self.applied],
-            "all_null": [list(a.all_null) for a in self.applied],
-        }
-
-
-@dataclass
-class RunReport:
-    """What a run did. ``status``: ``done``, or ``blocked`` when an ERROR check failed and nothing was published."""
-
-    run_id: str
-    pipeline: str
-    status: str
-    as_of: tuple[datetime, ...]
-    created_timestamp: datetime
-    sources: list[SourceReport] = field(default_factory=list)
-    views: list[ViewReport] = field(default_factory=list)
-    feast: dict[str, Any] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        return 0 if self.status == "done" else 1
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, in a stable order."""
-        return {
-            "run_id": self.run_id,
-            "pipeline": self.pipeline,
-            "status": self.status,
-            "as_of": [iso(t) for t in self.as_of],
-            "created_timestamp": iso(self.created_timestamp),
-            "sources": [s.to_dict() for s in self.sources],
-            "views": [v.to_dict() for v in self.views],
-            "feast": self.feast,
-            "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
-        }
 
 
 def run_pipeline(

@@ -25,6 +25,7 @@ LAYERS = (
     ("demo",),
     ("report",),
     ("run", "ingestion", "validation"),
+    ("outcome",),
     ("landing", "plan"),
     ("sources", "checks", "features", "sinks", "ledger"),
     ("config", "frames", "moments", "starter"),
