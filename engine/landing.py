@@ -192,36 +192,47 @@ class _Attempt:
         return path
 
     def _write(self, chunk: Chunk, path: Path) -> None:
-        """One pass over a chunk: renamed, rows with a null in a critical column left out, everything counted."""
+        """Writes a chunk: renamed, rows with a null in a critical column left out, everything counted."""
         with reading(chunk.origin, self.name, self.secrets):
             frame = self._mapped(chunk)
             schema = frame.collect_schema()
-            critical = list(self.spec.critical_columns)
-            null = [_is_null(c, schema[c]) for c in critical]
-            good = frame.filter(~pl.any_horizontal(null)) if critical else frame
-            counts = frame.select(
-                pl.len().alias("rows"),
-                (pl.any_horizontal(null).sum() if critical else pl.lit(0)).alias("failed"),
-                *(n.sum().alias(f"null {c}") for c, n in zip(critical, null, strict=True)),
-            )
-            sink = good.sink_parquet(path, compression="lz4", lazy=True)
-            row = pl.collect_all([sink, counts], engine="streaming")[1].row(0, named=True)
-        written = pq.read_metadata(path).num_rows
-        expected = row["rows"] if chunk.rows is None else chunk.rows
-        if row["rows"] != expected or written != expected - row["failed"]:
+            null = {c: _is_null(c, schema[c]) for c in self.spec.critical_columns}
+            good = frame.filter(~pl.any_horizontal(*null.values())) if null else frame
+            if chunk.rows is None:
+                # Counting beside writing takes memory, so it is left to sources that know their rows.
+                sink = good.sink_parquet(path, compression="lz4", lazy=True)
+                read = int(pl.collect_all([sink, frame.select(pl.len())], engine="streaming")[1].item())
+            else:
+                good.sink_parquet(path, compression="lz4")
+                read = chunk.rows
+            written = pq.read_metadata(path).num_rows
+            failed = self._failed(frame, null, read - written)
+        if failed != read - written:
             raise SourceError(
-                f"{chunk.origin}: {expected} rows are there, {row['rows']} were read, {row['failed']} of them "
-                f"left out, and {written} written",
+                f"{chunk.origin}: {read} rows are there, {failed} of them are left out, but {written} were written",
                 code="source.count_mismatch",
                 where=f"sources.{self.name}",
                 fix="the source changed while it was read, or is damaged; run again",
             )
-        self.metrics.records_read += row["rows"]
-        self.metrics.records_failed += row["failed"]
+        self.metrics.records_read += read
+        self.metrics.records_failed += failed
         self.metrics.records_written += written
-        for column in critical:
-            count = self.metrics.failed_by_column.get(column, 0)
-            self.metrics.failed_by_column[column] = count + row[f"null {column}"]
+
+    def _failed(self, frame: pl.LazyFrame, null: Mapping[str, pl.Expr], missing: int) -> int:
+        """How many rows have a null in a critical column; counted, also per column, only where rows are missing."""
+        counted = self.metrics.failed_by_column
+        counts = dict.fromkeys(null, 0)
+        failed = 0
+        if missing and null:
+            failed, *each = (
+                frame.select(pl.any_horizontal(*null.values()).sum().alias("failed"), *(n.sum() for n in null.values()))
+                .collect(engine="streaming")
+                .row(0)
+            )
+            counts = dict(zip(null, each, strict=True))
+        for column, count in counts.items():
+            counted[column] = counted.get(column, 0) + count
+        return failed
 
     def _mapped(self, chunk: Chunk) -> pl.LazyFrame:
         """The chunk's frame with its columns renamed and those there that it must have."""

@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
-import polars.exceptions
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
 from engine.errors import SourceError
+from engine.sources.csv_types import Column
 
 PIECE_BYTES = 64 * 2**20
-CANONICAL = r"^(?:0|-?[1-9][0-9]*)?$"  # the one way to write an integer; an empty field is null
+BLOCK_BYTES = (4 * 2**20, 16 * 2**20)  # of CSV; Arrow holds some forty at once, and a row has to fit into one
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,13 @@ def _csv(path: Path, fault: Fault) -> Piece:
     """A CSV file: a comma, UTF-8, one line of column names; the types rest on all rows.
 
     An empty field is null, an empty text in quotes is the empty text, a blank line is a row of nulls. Dates stay
-    text, and so does a column of integers of which one is beyond int64 or not written as integers are (007, -0): it
-    holds codes. A column with a fraction somewhere is Float64.
+    text, and so does a column of numbers of which an integer is beyond int64 or not written as integers are (007,
+    -0): it holds codes. A column with a fraction somewhere is Float64, unless an integer in it is beyond 2**53.
     """
     only_header = _check_header(path, fault)
-    try:
-        inferred = pl.scan_csv(path, infer_schema_length=None, glob=False, try_parse_dates=False).collect_schema()
-    except polars.exceptions.PolarsError:
-        _count_rows(path, fault, None, ())  # says it better, where the cause is a row of another length
-        raise
-    dtypes = list(inferred.values())
-    wide = {i for i, dtype in enumerate(dtypes) if dtype in (pl.Int128, pl.UInt128)}
-    integers = {i for i, dtype in enumerate(dtypes) if dtype.is_integer()} - wide
-    rows, codes = (0, set()) if only_header else _count_rows(path, fault, len(dtypes), integers)
-    schema = {c: pl.String() if i in wide | codes else inferred[c] for i, c in enumerate(inferred)}
+    names = list(pl.scan_csv(path, infer_schema_length=0, glob=False).collect_schema())
+    rows, columns = (0, [Column() for _ in names]) if only_header else _count_rows(path, fault, len(names))
+    schema = {name: (column.type or pl.String)() for name, column in zip(names, columns, strict=True)}
     return Piece(fault.origin, pl.scan_csv(path, schema=schema, glob=False), rows)  # a schema: nothing is inferred anew
 
 
@@ -154,41 +147,53 @@ def _check_header(path: Path, fault: Fault) -> bool:
     return not raw.endswith(b"\n")
 
 
-def _count_rows(path: Path, fault: Fault, width: int | None, integers: Collection[int]) -> tuple[int, set[int]]:
-    """The number of rows, and those of the columns ``integers`` in which a field is not written as integers are.
-
-    Every row must have ``width`` fields, or as many as the first line (Polars pads short rows with null).
-    """
-    checked = {str(i): i for i in integers}
+def _count_rows(
+    path: Path, fault: Fault, width: int, blocks: tuple[int, ...] = BLOCK_BYTES
+) -> tuple[int, list[Column]]:
+    """The number of rows and the columns' types. Every row must have ``width`` fields: Polars pads short ones."""
+    names = [str(i) for i in range(width)]
     options: dict[str, Any] = {
         "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        "read_options": pyarrow.csv.ReadOptions(
-            block_size=16 * 2**20,
-            column_names=None if width is None else [str(i) for i in range(width)],
-            skip_rows_after_names=0 if width is None else 1,
-        ),
+        "read_options": pyarrow.csv.ReadOptions(block_size=blocks[0], column_names=names, skip_rows_after_names=1),
         "convert_options": pyarrow.csv.ConvertOptions(
-            include_columns=[*checked] or ["none"],
-            include_missing_columns=True,
-            column_types=dict.fromkeys(checked, pa.string()),
+            column_types=dict.fromkeys(names, pa.binary()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
         ),
     }
-    rows, codes = 0, set()
+    rows, columns = 0, [Column() for _ in names]
+    last = pl.Series(dtype=pl.Binary)  # the last field of all, kept back
     try:
         with pyarrow.csv.open_csv(str(path), **options) as reader:
-            for batch in reader:
+            for batch in filter(len, reader):
                 rows += batch.num_rows
-                for name, i in checked.items():
-                    if i not in codes and not pl.Series(batch[name]).str.contains(CANONICAL).all():
-                        codes.add(i)
+                *others, fields = (pl.Series(batch[name]) for name in names)
+                columns[-1].add(last)
+                last = fields[-1:]
+                for column, block in zip(columns, [*others, fields[:-1]], strict=True):
+                    column.add(block)
     except pa.ArrowInvalid as error:
+        if "straddling" in str(error) and blocks[1:]:
+            return _count_rows(path, fault, width, blocks[1:])
         counts = re.search(r"Expected (\d+) columns, got (\d+)", str(error))
         raise fault(
             f"a row has {counts[2]} fields where {counts[1]} are named" if counts else str(error).partition("\n")[0],
             allowed="as many fields in every row as there are column names",
             fix="correct that row, or put quotes around texts that hold commas or line breaks",
         ) from None
-    return rows, codes
+    if last.to_list() != [b""] or columns[-1].type is pl.String or not _ends_with_a_comma(path):
+        columns[-1].add(last)
+    return rows, columns
+
+
+def _ends_with_a_comma(path: Path) -> bool:
+    """Then the last field is null, yet Arrow gives it as an empty text when the field before it is in quotes."""
+    end = b""
+    with _opened(path) as stream:
+        while block := stream.read(2**20):
+            end = block[-1:]
+    return end == b","
 
 
 # --- JSON --------------------------------------------------------------------------------------------------------

@@ -192,6 +192,57 @@ def test_no_integer_column_changes_how_a_field_is_written(data: st.DataObject) -
             assert ["" if v is None else str(v) for v in frame[name]] == [row[name] for row in written]
 
 
+@pytest.mark.parametrize("odd", ["007", "-0", "+5", "9007199254740993", "-9007199254740993", "9" * 30, "٣.5", "1.e5"])
+def test_a_column_of_floats_with_a_field_they_would_change_stays_text(tmp_path: Path, odd: str) -> None:
+    for fields in (["1.5", odd, "2"], [odd, "2", "1.5"]):
+        frame = read_bytes(tmp_path, "a.csv", "\n".join(["a", *fields]).encode())
+        assert frame["a"].to_list() == fields
+
+
+def test_floats_with_integers_that_they_hold(tmp_path: Path) -> None:
+    frame = read_bytes(tmp_path, "a.csv", b"a\n9007199254740992\n0.5\n-9007199254740992\n0\n1e3\n")
+    assert frame["a"].to_list() == [2.0**53, 0.5, -(2.0**53), 0.0, 1000.0]
+
+
+def test_what_an_earlier_block_held_counts(tmp_path: Path) -> None:
+    filler = "x" * 40
+    body = "".join(f"{'' if i else 2**53 + 1},{i},{i},true,,{filler}\n" for i in range(300_000))
+    frame = read_bytes(tmp_path, "a.csv", f"a,b,c,d,e,f\n{body}0.5,0.5,{2**63},7,7,\n".encode())
+    assert frame.dtypes == [pl.String, pl.Float64, pl.String, pl.String, pl.Int64, pl.String]
+
+
+def test_a_row_larger_than_a_block(tmp_path: Path) -> None:
+    body = "".join(f'{i},"{"x" * size}"\n' for i, size in enumerate([1, 9 * 2**20, 1]))
+    assert read_bytes(tmp_path, "a.csv", f"a,b\n{body}".encode())["a"].to_list() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("end", "expected"), [("", 1.5), ("\n", 1.5), ('""', "1.5"), ('""\n', "1.5")])
+def test_an_empty_last_field_after_one_in_quotes(tmp_path: Path, end: str, expected: object) -> None:
+    content = f'a,b\nx,1.5\n"x",{end}'.encode()
+    for name, data in {"a.csv": content, "a.csv.gz": gzip.compress(content)}.items():
+        assert read_bytes(tmp_path, name, data)["b"].to_list() == [expected, "" if '"' in end else None]
+
+
+NUMBERS = ["0", "-5", '"7"', "1.5", "+.5", "1.", "1e5", "-2E-3", "inf", "-inf", "NaN", "9007199254740992", "1e400", ""]
+OTHERS = ["true", "FALSE", "t", " 1", "1.5 ", "Inf", "nan", "1.e5", "2026-01-01", "☃", '"a\nb"', '"a""b"', '""', ""]
+
+
+@given(
+    st.sampled_from([NUMBERS, OTHERS, OTHERS[:2], [*NUMBERS, *OTHERS]]).flatmap(
+        lambda of: st.lists(st.tuples(st.sampled_from(of), st.sampled_from(of)), max_size=6)
+    ),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_types_are_those_polars_infers_from_the_whole_file(lines: list[tuple[str, str]], end: str, ended: bool) -> None:
+    content = (end.join(["a,b", *map(",".join, lines)]) + end * ended).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        frame = read_bytes(Path(folder), "a.csv", content)
+    assert frame.equals(pl.read_csv(content, infer_schema_length=None))
+    assert frame.schema == pl.read_csv(content, infer_schema_length=None).schema
+
+
 def test_csv_nan(tmp_path: Path) -> None:
     frame = read_bytes(tmp_path, "a.csv", b"a\nNaN\n1.5\n")
     assert frame["a"].is_nan().to_list() == [True, False]
