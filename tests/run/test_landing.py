@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine import Pipeline, run_pipeline
-from engine.errors import SourceError
+from engine import Pipeline, landing, run_pipeline
+from engine.errors import SourceError, TransientSourceError
 from engine.ledger import Ledger
+from engine.sources import Chunk
+from engine.spec import FileSpec
 from tests.run.world import T
 
 
@@ -149,3 +152,68 @@ def test_two_pipelines_may_share_a_workdir(tmp_path: Path) -> None:
     with Ledger(tmp_path / ".maestro") as book:
         for report in reports.values():
             assert all(c.exists() for c in book.chunks(report.run_id, "s"))
+
+
+class Flaky:
+    """A source that breaks off after its first chunk, so many times."""
+
+    kind = "file"
+    location = "flaky"
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.opened, self.closed = failures, 0, 0
+
+    def chunks(self) -> Iterator[Chunk]:
+        self.opened += 1
+        try:
+            yield Chunk(0, "first", pl.LazyFrame({"id": [1, 2]}), 2)
+            if self.opened <= self.failures:
+                raise TransientSourceError("the line broke", code="source.no_connection", where="sources.s")
+            yield Chunk(1, "second", pl.LazyFrame({"id": [3]}), 1)
+        finally:
+            self.closed += 1
+
+
+def test_a_transient_failure_begins_the_source_anew(tmp_path: Path) -> None:
+    source, waits = Flaky(failures=2), list[float]()
+    spec = FileSpec(type="file", path="x.csv", max_retries=2)
+    landed = landing.land(source, spec, tmp_path / "s", name="s", memory_limit="64MiB", wait=waits.append)
+    assert landed.scan().collect()["id"].to_list() == [1, 2, 3], "nothing twice"
+    assert (landed.metrics.retries, landed.metrics.records_read, len(waits)) == (2, 3, 2)
+    assert source.opened == source.closed == 3, "every attempt was closed"
+    assert [p.name for p in (tmp_path / "s").iterdir()] == ["attempt-2"]
+
+
+def test_a_failure_that_stays_is_raised_after_the_last_attempt(tmp_path: Path) -> None:
+    source, waits = Flaky(failures=9), list[float]()
+    spec = FileSpec(type="file", path="x.csv", max_retries=1)
+    with pytest.raises(TransientSourceError):
+        landing.land(source, spec, tmp_path / "s", name="s", memory_limit="64MiB", wait=waits.append)
+    assert (source.opened, len(waits)) == (2, 1)
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_a_chunk_that_gives_fewer_rows_than_it_has_is_refused(tmp_path: Path) -> None:
+    class Short(Flaky):
+        def chunks(self) -> Iterator[Chunk]:
+            yield Chunk(0, "short", pl.LazyFrame({"id": [1, None]}), 3)
+
+    for critical in ((), ("id",)):
+        spec = FileSpec(type="file", path="x.csv", critical_columns=critical)
+        folder = tmp_path / f"s{len(critical)}"
+        with pytest.raises(SourceError) as caught:
+            landing.land(Short(0), spec, folder, name="s", memory_limit="64MiB")
+        assert caught.value.code == "source.count_mismatch"
+
+
+def test_critical_columns_are_counted_each(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"a": [1.0, None, float("nan"), 4.0], "b": [None, None, "x", "y"]})
+    frame.write_parquet(tmp_path / "x.parquet")
+    declared = Pipeline(
+        base=tmp_path,
+        name="p",
+        sources={"s": {"type": "file", "path": "x.parquet", "critical_columns": ["a", "b"]}},
+    )
+    metrics = run_pipeline(declared, as_of=T).sources[0].metrics
+    assert (metrics.records_written, metrics.records_failed) == (1, 3)
+    assert metrics.failed_by_column == {"a": 2, "b": 2}

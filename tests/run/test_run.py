@@ -521,3 +521,13 @@ def test_a_plan_made_before_another_run_published_is_refused(tmp_path: Path) -> 
     with pytest.raises(LedgerError) as caught:
         execute(early)
     assert caught.value.code == "plan.outdated"
+
+
+@pytest.mark.parametrize("name", ["per%cent", "br[ack]et", "star*q?", "sp ace ü\"'", "#a=b;$"])
+def test_a_project_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    write_world(folder)
+    assert run(folder).status == "done"
+    assert run(folder, T + DAY, features={"user_features": {}}).status == "done"
+    assert len(files(folder)) == 2
