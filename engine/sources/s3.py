@@ -144,12 +144,8 @@ class S3Source:
                     code="source.invalid_request",
                     fix="check endpoint_url, region, bucket and key for characters that do not belong there",
                 ) from None
-            if type(error).__module__.partition(".")[0] not in (
-                "botocore",
-                "aiobotocore",
-                "aiohttp",
-                "builtins",
-            ):
+            network = type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+            if not network and not isinstance(error, OSError):
                 raise
             raise self._error(
                 f"the store cannot be read: {' '.join(str(error).split())[:300]}",
