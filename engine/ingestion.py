@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from engine.errors import ConfigError, SinkError, SourceError, UsageError
+from engine.errors import ConfigError, SourceError, UsageError
 from engine.landing import Landed, Metrics, land
-from engine.sinks.parquet import sync
+from engine.sinks.parquet import sync, unwritable
 from engine.sources import open_source
 from engine.spec import ApiSpec, Pipeline, S3Spec, SourceSpec
 from engine.types import DEFAULT_MEMORY_LIMIT
@@ -142,13 +142,8 @@ class _Ingestion:
                 sync(staged)
                 staged.replace(target)
                 sync(target.parent)
-        except OSError as error:
-            raise SinkError(
-                f"cannot write: {error.strerror or error}",
-                code="output.unwritable",
-                where=str(target),
-                fix="free disk space, or choose a target_path that can be written",
-            ) from None
+        except (OSError, pl.exceptions.ComputeError) as error:
+            raise unwritable(target, error, "target_path") from None
         self.metrics = landed.metrics
         return landed.metrics
 

@@ -110,12 +110,13 @@ def _is_dead(folder: Path) -> bool:
     return True
 
 
-def unwritable(folder: Path, error: Exception) -> SinkError:
+def unwritable(folder: Path, error: Exception, setting: str = "output.path") -> SinkError:
+    """The error for a place that cannot be written; ``setting`` is what names the place."""
     return SinkError(
         f"cannot write: {getattr(error, 'strerror', None) or error}",
         code="output.unwritable",
         where=str(folder),
-        fix="free disk space, or choose an output.path that can be written",
+        fix=f"free disk space, or choose another {setting}, one that can be written",
     )
 
 
