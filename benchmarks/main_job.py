@@ -8,14 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from measure import measure
 
 SEED = 20251004
 ACTIVITIES, USERS, TASKS, PROJECTS, TEAMS = 2_000_000, 50_000, 200_000, 5_000, 5_000
@@ -143,12 +142,8 @@ def once() -> tuple[float, float, float]:
     for folder in ("features", ".maestro"):
         shutil.rmtree(DATA / folder, ignore_errors=True)
     command = [sys.executable, "-m", "engine", "run", str(DATA / "pipeline.yaml"), "--as-of", "2025-10-04", "--quiet"]
-    started = time.monotonic()
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-    _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB here
-    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale / 2**20
+    found = measure(command, env=os.environ, cwd=Path(__file__).parents[1], log=DATA / "log")
+    return found.wall, found.cpu, found.peak / 2**20
 
 
 def main() -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import MaestroError, is_interrupt
+from engine.errors import MaestroError, UsageError, is_interrupt
+from engine.types import Duration
 
 if TYPE_CHECKING:
     from engine.plan import Plan
@@ -80,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
 
     check = _command(commands, "check", _check, "check a pipeline file; nothing is read", json=True)
     _pipeline(check)
+    check.add_argument(
+        "--connect", action="store_true", help="also connect to its databases and say what is there, and what is amiss"
+    )
 
     plan = _command(commands, "plan", _plan, "show what a run would read, check, compute and write", json=True)
     _pipeline(plan)
@@ -89,6 +93,26 @@ def parser() -> argparse.ArgumentParser:
     _pipeline(run)
     _as_of(run)
     run.add_argument("--refit", action="store_true", help="fit imputation and scaling anew, and pin the result")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the last run, if it did not come to its end, at its as-of; else begin one",
+    )
+
+    runs = _command(commands, "runs", _runs, "list the runs of a pipeline, and what each read and promised", json=True)
+    _pipeline(runs)
+    runs.add_argument("--last", metavar="N", type=_count, default=20, help="the newest N runs (default: 20)")
+
+    verify = _command(commands, "verify", _verify, "compare all landed and published files with the ledger", json=True)
+    _pipeline(verify)
+
+    gc = _command(commands, "gc", _gc, "drop landed files that nothing needs any more", json=True)
+    _pipeline(gc)
+    gc.add_argument(
+        "--keep",
+        metavar="DURATION",
+        help="keep superseded tables that landed within it, such as 7d (default: retention in the pipeline file)",
+    )
 
     validate = _command(
         commands, "validate", _validate, "check the data of a pipeline's sources, or of one file", json=True
@@ -142,12 +166,28 @@ def _check(options: argparse.Namespace) -> int:
     checks = sum(len(suite.checks) for suite in plan.suites.values())
     features = sum(len(view.view.features) for view in plan.views)
     found = {"sources": len(plan.sources), "checks": checks, "views": len(plan.views), "features": features}
+    if options.connect:
+        return _connect(plan, options)
     if options.json:
         _print_json({"pipeline": plan.pipeline, "ok": True, **found})
     elif not options.quiet:
         counts = ", ".join(f"{n} {name}" for name, n in found.items())
         _print(f"{options.pipeline}: no mistakes found ({counts}); nothing was read")
     return 0
+
+
+def _connect(plan: Plan, options: argparse.Namespace) -> int:
+    from engine.run import connect
+
+    probed = connect(plan)
+    failed = [p for p in probed if p.error]
+    if options.json:
+        _print_json({"pipeline": plan.pipeline, "ok": not failed, "sources": [p.to_dict() for p in probed]})
+    elif not options.quiet or failed:
+        from engine.report import show_probes
+
+        show_probes(probed, quiet=options.quiet)
+    return failed[0].error.exit_code if failed and failed[0].error else 0
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -162,11 +202,21 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    plan = _compile(options.pipeline, options.as_of)
-    from engine.run import execute
+    from engine.config import load_pipeline
+    from engine.plan import compile_plan
 
+    if options.resume and options.as_of:
+        raise UsageError(
+            "a resumed run has its as-of already", code="run.resume_as_of", where="--as-of", fix="leave out one of them"
+        )
+    pipeline = load_pipeline(options.pipeline)
+    compile_plan(pipeline, options.as_of, history=False)  # a mistake answers before anything heavy loads
+    from engine.run import execute, unfinished
+
+    last = unfinished(pipeline) if options.resume else None
+    plan = compile_plan(pipeline, last.as_of if last else options.as_of)
     with _progress(options) as progress:
-        report = execute(plan, refit=options.refit, progress=progress)
+        report = execute(plan, refit=options.refit, resume=last, progress=progress)
     if options.json:
         _print_json(report.to_dict())
     elif not options.quiet:
@@ -205,6 +255,49 @@ def _validate(options: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
+def _runs(options: argparse.Namespace) -> int:
+    plan = _compile(options.pipeline, None, history=False)
+    from engine.history import history
+
+    found = history(plan, options.last)
+    if options.json:
+        _print_json([run.to_dict() for run in found])
+    elif not options.quiet:
+        from engine.report import show_history
+
+        show_history(plan.pipeline, found)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    plan = _compile(options.pipeline, None, history=False)
+    from engine.history import verify_files
+
+    found = verify_files(plan)
+    if options.json:
+        _print_json(found.to_dict())
+    elif not options.quiet or not found.ok:
+        from engine.report import show_verified
+
+        show_verified(found)
+    return 0 if found.ok else 1
+
+
+def _gc(options: argparse.Namespace) -> int:
+    plan = _compile(options.pipeline, None, history=False)
+    keep = Duration(options.keep) if options.keep else plan.retention
+    from engine.history import collect_files
+
+    found = collect_files(plan, keep)
+    if options.json:
+        _print_json(found.to_dict())
+    elif not options.quiet:
+        _print(
+            f"dropped {found.tables:,} superseded tables; {found.files:,} files, {found.bytes / 2**20:,.1f} MiB in all"
+        )
+    return 0
+
+
 def _schema(_options: argparse.Namespace) -> int:
     from engine.config import json_schema
 
@@ -228,6 +321,12 @@ def _demo(options: argparse.Namespace) -> int:
         return serve_demo(Path(options.folder))
     with _progress(options) as progress:
         return run_demo(Path(options.folder), progress=progress, quiet=options.quiet)
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and 0 < int(text) <= 1_000_000:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000000")
 
 
 # --- input and output ---------------------------------------------------------------------------------------------

@@ -32,6 +32,25 @@ def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None)
     return connection
 
 
+def open_file(path: Path) -> duckdb.DuckDBPyConnection:
+    """The database file ``path``, read only, as the database ``source``; SQL can reach no other file, nor settings."""
+    connection = connect()
+    try:
+        connection.execute(f"ATTACH {literal(str(path.absolute()))} AS source (READ_ONLY, TYPE duckdb)")
+        connection.execute("USE source")
+        for setting, value in {
+            "preserve_insertion_order": "true",
+            "python_enable_replacements": "false",  # a table's name is never that of a Python variable
+            "enable_external_access": "false",
+            "lock_configuration": "true",
+        }.items():
+            connection.execute(f"SET {setting} = {value}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def identifier(name: str) -> str:
     """``name`` as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import polars as pl
 
 from engine.errors import ConfigError, SourceError, UsageError
-from engine.landing import Landed, Metrics, land
+from engine.landing import LandedTable, Metrics, land
 from engine.sinks.parquet import sync, unwritable
 from engine.sources import open_source
-from engine.spec import ApiSpec, Pipeline, S3Spec, SourceSpec
+from engine.spec import ApiSpec, DatabaseSpec, Pipeline, S3Spec, SourceSpec
 from engine.types import DEFAULT_MEMORY_LIMIT
 
 __all__ = [
@@ -147,7 +147,7 @@ class _Ingestion:
         self.metrics = landed.metrics
         return landed.metrics
 
-    def _stamped(self, landed: Landed, started: datetime) -> pl.LazyFrame:
+    def _stamped(self, landed: LandedTable, started: datetime) -> pl.LazyFrame:
         columns: dict[str, Any] = {"ingestion_timestamp": started, "source": self.source_type.value}
         if isinstance(self.spec, S3Spec):
             columns |= {"source_bucket": self.spec.bucket, "source_key": self.spec.key}
@@ -179,6 +179,13 @@ class _Ingestion:
             spec = Pipeline(name="ingestion", sources={"source": keys}).sources["source"]
         except ConfigError as error:
             raise ConfigError([replace(p, path=self._place(p.path[2:])) for p in error.problems]) from None
+        if isinstance(spec, DatabaseSpec) and spec.effective_mode != "full":
+            raise UsageError(
+                f"mode {spec.effective_mode} needs the ledger of a pipeline; this call reads everything, each time",
+                code="ingestion.mode",
+                where="source_config.mode" if spec.mode else "source_config.cursor",
+                fix="remove mode and cursor, or declare a pipeline and use run_pipeline",
+            )
         off: dict[str, Any] = {}
         if not config.validation_enabled:
             off["critical_columns"] = ()
@@ -195,7 +202,7 @@ class _Ingestion:
 
 
 class DatabaseIngestion(_Ingestion):
-    """A table or query of SQLite, PostgreSQL or MySQL into a Parquet file."""
+    """A table or query of PostgreSQL, MySQL, SQLite or DuckDB into a Parquet file."""
 
     source_type = DataSourceType.DATABASE
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.checks import Report
 from engine.landing import Metrics
+from engine.sources import Promise
 from engine.types import iso
 
 if TYPE_CHECKING:
@@ -17,19 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class SourceReport:
-    """What was read of a source, and what its checks found (None: it has none)."""
+    """What was read of a source, and what its checks found (None: it has none).
+
+    Attributes:
+        promise: what the reading vouches for.
+    """
 
     name: str
     location: str
     metrics: Metrics
     report: Report | None = None
     state: str = "landed"
+    mode: str = "full"
+    promise: Promise = field(default_factory=Promise)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "location": self.location,
             "state": self.state,
+            "mode": self.mode,
+            "promise": self.promise.to_dict(),
             "metrics": self.metrics.to_dict(),
             "validation": self.report.to_dict() if self.report else None,
         }

@@ -19,8 +19,14 @@ from engine.errors import ConfigError, Problem, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
 from engine.sinks.paths import part_path
-from engine.spec import SETS, AnySource, FeastSpec, Pipeline, ViewSpec, location_of
+from engine.spec import SETS, AnySource, DatabaseSpec, FeastSpec, Pipeline, SecretStr, ViewSpec, location_of
 from engine.types import Duration, iso, parse_moment
+
+# Keys that say how a source is reached, not what is read.
+_NOT_OF_THE_TABLE = {
+    *("connection_string", "headers", "params", "access_key", "secret_key", "endpoint_url", "url"),
+    *("batch_size", "max_retries", "timeout_seconds", "lateness", "deletes", "consistent", "required_columns"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,26 @@ class SourcePlan:
     location: str
     spec: AnySource
 
+    @property
+    def mode(self) -> str:
+        """``full``, ``append`` or ``merge``."""
+        return self.spec.effective_mode if isinstance(self.spec, DatabaseSpec) else "full"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all in the declaration that shapes the landed table: only under the same can it be added to."""
+        parts = self.spec.model_dump(mode="json", exclude=_NOT_OF_THE_TABLE)
+        parts |= {"location": self.location, "mode": self.mode}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
     def to_dict(self) -> dict[str, Any]:
         spec = self.spec
         return {
             "name": self.name,
             "type": spec.type,
             "location": self.location,
+            "mode": self.mode,
+            "cursor": spec.cursor if isinstance(spec, DatabaseSpec) else None,
             "column_mapping": dict(spec.column_mapping),
             "required_columns": list(spec.required_columns),
             "critical_columns": list(spec.critical_columns),
@@ -110,6 +130,18 @@ class Plan:
     feast: FeastSpec | None = None
     feast_repo: Path | None = None
     base: Path = field(default_factory=Path.cwd)
+    ledger: SecretStr | None = None
+    retention: Duration | None = None
+
+    @property
+    def ledger_url(self) -> str | None:
+        """Of the shared ledger; None: the embedded one."""
+        return self.ledger.get_secret_value() if self.ledger else None
+
+    @property
+    def landing(self) -> Path:
+        """Where landed tables lie."""
+        return self.workdir / "landing" / self.pipeline
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without secrets, in a stable order."""
@@ -169,6 +201,9 @@ def compile_plan(
         raise ConfigError([pipeline.locate(p) for p in problems])
     workdir = pipeline.resolve(pipeline.workdir)
     newest = moments[-1]
+    planned = _at(views, moments)
+    if history:
+        planned = _with_moments(views, moments, pipeline.name, workdir, _ledger_url(pipeline))
     return Plan(
         pipeline=pipeline.name,
         workdir=workdir,
@@ -185,12 +220,18 @@ def compile_plan(
             )
             for name, spec in pipeline.validation.items()
         },
-        views=_with_moments(views, moments, pipeline.name, workdir if history else None),
+        views=planned,
         output=pipeline.resolve(pipeline.output.path),
         feast=pipeline.feast,
         feast_repo=pipeline.resolve(pipeline.feast.repo) if pipeline.feast else None,
         base=pipeline.base,
+        ledger=pipeline.ledger,
+        retention=Duration(pipeline.retention) if pipeline.retention else None,
     )
+
+
+def _ledger_url(pipeline: Pipeline) -> str | None:
+    return pipeline.ledger.get_secret_value() if pipeline.ledger else None
 
 
 def _moments(as_of: Any) -> tuple[datetime, ...]:
@@ -200,21 +241,25 @@ def _moments(as_of: Any) -> tuple[datetime, ...]:
     return tuple(sorted({parse_moment(v) for v in values})) or (datetime.now(UTC),)
 
 
+def _at(views: tuple[ViewPlan, ...], moments: tuple[datetime, ...]) -> tuple[ViewPlan, ...]:
+    return tuple(replace(view, as_of=moments) for view in views)
+
+
 def _with_moments(
-    views: tuple[ViewPlan, ...], moments: tuple[datetime, ...], pipeline: str, workdir: Path | None
+    views: tuple[ViewPlan, ...], moments: tuple[datetime, ...], pipeline: str, workdir: Path, ledger: str | None
 ) -> tuple[ViewPlan, ...]:
     """Each view with its as-ofs: those asked for, and those published under another definition than today's,
     or about to be when a run was killed."""
-    if not views or workdir is None or not (workdir / "ledger.db").exists():
-        return tuple(replace(view, as_of=moments) for view in views)
+    if not views or (ledger is None and not (workdir / "ledger.db").exists()):
+        return _at(views, moments)
     from engine.ledger import Ledger
 
     planned = []
-    with Ledger(workdir) as ledger:
+    with Ledger(workdir, ledger) as book:
         for view in views:
             outdated = {
                 parse_moment(file["as_of"])
-                for file in ledger.published(pipeline, view.name)
+                for file in book.published(pipeline, view.name)
                 if file["definition"] != view.definition or file["state"] == "publishing"
             }
             again = tuple(sorted(outdated - set(moments)))
@@ -224,7 +269,7 @@ def _with_moments(
 
 def is_current(plan: Plan) -> bool:
     """Whether the ledger still says what it said when ``plan`` was compiled."""
-    return _with_moments(plan.views, plan.as_of, plan.pipeline, plan.workdir) == plan.views
+    return _with_moments(plan.views, plan.as_of, plan.pipeline, plan.workdir, plan.ledger_url) == plan.views
 
 
 def _key_columns(source: AnySource) -> tuple[str, ...]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from engine.checks import Report, Result
-    from engine.outcome import RunReport
-    from engine.plan import Plan
-    from engine.run import Progress
+    from engine.history import PastRun
+    from engine.outcome import RunReport, SourceReport
+    from engine.plan import Plan, SourcePlan
+    from engine.run import Probed, Progress
+    from engine.upkeep import Verified
 
+_STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
 
 
@@ -32,7 +35,7 @@ def show_plan(plan: Plan) -> None:
     console.print(Text.assemble((plan.pipeline, "bold"), f"  as of {as_of}"))
     sources = _table("Read", "source", "type", "from", "then")
     for source in plan.sources:
-        sources.add_row(source.name, source.spec.type, Text(source.location, overflow="fold"), _steps(source.spec))
+        sources.add_row(source.name, source.spec.type, Text(source.location, overflow="fold"), _steps(source))
     checks = _table("Check", "source", "check", "column", "must hold", "if not")
     for name, suite in plan.suites.items():
         for check in suite.checks:
@@ -62,8 +65,10 @@ def show_plan(plan: Plan) -> None:
         console.print(Text(f"Register with Feast in {plan.feast_repo}{then}"), soft_wrap=True)
 
 
-def _steps(spec: Any) -> str:
-    steps = []
+def _steps(source: SourcePlan) -> str:
+    spec, steps = source.spec, []
+    if source.mode != "full":
+        steps.append(f"{source.mode} by {getattr(spec, 'cursor', None) or 'key'}")
     if spec.column_mapping:
         steps.append(f"rename {len(spec.column_mapping)}")
     if spec.critical_columns:
@@ -82,6 +87,9 @@ def show_run(report: RunReport, plan: Plan) -> None:
         counts = (m.records_read, m.records_written, m.records_failed, m.duplicates_removed)
         sources.add_row(source.name, *(f"{n:,}" for n in counts), f"{m.duration_seconds:.2f}")
     console.print(sources)
+    for source in report.sources:
+        for line in _read_notes(source):
+            console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     if reports := {s.name: s.report for s in report.sources if s.report}:
         show_validation(reports)
     if report.views:
@@ -101,6 +109,72 @@ def show_run(report: RunReport, plan: Plan) -> None:
         _show_blocked(report)
     else:
         console.print(Text(f"done in {seconds:.1f} s, in {plan.output}", style="bold green"), soft_wrap=True)
+
+
+def _read_notes(source: SourceReport) -> Iterator[str]:
+    """What a reading was beyond its counts: resumed, incremental, and how much it vouches for."""
+    m, promise = source.metrics, source.promise
+    parts = []
+    if source.mode != "full":
+        counts = f"{m.rows_replaced:,} replaced, {m.rows_deleted:,} deleted"
+        parts.append(f"{source.mode}: the table has {m.rows:,} rows now ({counts})")
+    if m.chunks_skipped:
+        parts.append(f"{_count(m.chunks_skipped, 'chunk')} had landed already")
+    if m.retries:
+        parts.append(f"{m.retries} retries")
+    if promise.snapshot == "per_chunk":
+        parts.append("not one snapshot")
+    if promise.late_commits == "within_lateness":
+        parts.append("late commits are found within lateness only")
+    if promise.note:
+        parts.append(promise.note)
+    if parts:
+        yield f"{source.name}: {'; '.join(parts)}"
+
+
+def show_history(pipeline: str, runs: Sequence[PastRun]) -> None:
+    """Prints past runs, newest last."""
+    console = _console()
+    table = _table(f"Runs of {pipeline}", "run", "status", "as of", "read", "published", "why")
+    for run in runs:
+        read = ", ".join(f"{r.source} {r.metrics.get('records_read', 0):,} {r.state}" for r in run.reads)
+        as_of = ", ".join(run.as_of[:3]) + (f" and {len(run.as_of) - 3} more" if len(run.as_of) > 3 else "")
+        why = run.error.get("message", "") if run.error else ""
+        status = Text(run.status.upper(), style=_STATUS.get(run.status, "bold red"))
+        table.add_row(run.run_id, status, as_of, Text(read, overflow="fold"), str(run.published), Text(why))
+    console.print(table)
+
+
+def show_verified(found: Verified) -> None:
+    """Prints what a verification looked at and found."""
+    console = _console()
+    for damage in found.damage:
+        text = Text.assemble(("DAMAGED ", "bold red"), f"{damage.path} ({damage.belongs_to}): {damage.what}")
+        console.print(text, soft_wrap=True)
+    counts = f"{found.landed:,} landed and {found.published:,} published files, {found.bytes / 2**20:,.1f} MiB"
+    verdict = "all as recorded" if found.ok else f"{len(found.damage):,} damaged"
+    console.print(Text(f"{counts}: {verdict}", style="bold green" if found.ok else "bold red"), soft_wrap=True)
+
+
+def show_probes(probed: Sequence[Probed], *, quiet: bool = False) -> None:
+    """Prints what connecting to each database showed."""
+    console = _console()
+    for source in probed:
+        if source.error:
+            console.print(Text(f"{source.name}: {source.error}", style="bold red"), soft_wrap=True)
+        elif source.probe is None:
+            if not quiet:
+                console.print(Text(f"{source.name}: no database; not connected to", style="dim"), soft_wrap=True)
+        elif not quiet:
+            probe = source.probe
+            rows = f", about {probe.rows_estimate:,} rows" if probe.rows_estimate is not None else ""
+            console.print(Text(f"{source.name}: {source.location}: {probe.server}{rows}", style="bold"), soft_wrap=True)
+            table = _table("", "column", "type there", "arrives as")
+            for column in probe.columns:
+                table.add_row(*map(Text, column))
+            console.print(table)
+            for warning in probe.warnings:
+                console.print(Text.assemble(("WARNING ", "yellow"), warning), soft_wrap=True)
 
 
 def show_errors(report: RunReport) -> None:

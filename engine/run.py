@@ -14,26 +14,30 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.checks import Report
 from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt
-from engine.landing import Landed, land
-from engine.ledger import Ledger, make_workdir
+from engine.landing import InLedger, LandedTable, changes, fresh, land
+from engine.ledger import Ledger, Read, make_workdir
 from engine.outcome import RunReport, SourceReport, ViewReport
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
-from engine.sources import open_source
+from engine.sources import Shared, open_source
 from engine.spec import FORMATS, Pipeline, file_format, secrets_of
+from engine.steps import reached
 from engine.types import compact, iso, parse_moment, redact
+from engine.upkeep import collect
 
 if TYPE_CHECKING:
     import polars as pl
 
     from engine.features.fit import Fit
     from engine.sinks.feast import FeatureRepo, OfflineView
+    from engine.sources.relation import Probe
 
 log = logging.getLogger(__name__)
 
@@ -58,59 +62,140 @@ class _Silent:
         pass
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that did not come to its end, to be gone on with: it keeps its as-ofs and its created_timestamp."""
+
+    run_id: str
+    as_of: tuple[datetime, ...]
+    created: datetime
+
+
+def unfinished(pipeline: Pipeline) -> Unfinished | None:
+    """The pipeline's last run, if it was interrupted or failed."""
+    workdir, url = pipeline.resolve(pipeline.workdir), pipeline.ledger.get_secret_value() if pipeline.ledger else None
+    if not Ledger.exists(workdir, url):
+        return None
+    with Ledger(workdir, url) as ledger:
+        run = ledger.unfinished(pipeline.name)
+    if run is None:
+        return None
+    return Unfinished(run["run_id"], tuple(map(parse_moment, run["as_of"])), parse_moment(run["created_timestamp"]))
+
+
 def run_pipeline(
     pipeline: Pipeline,
     *,
     as_of: str | date | datetime | Sequence[str | date | datetime] | None = None,
     refit: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
 ) -> RunReport:
     """Runs a pipeline at one or several as-ofs; None is now.
 
     Args:
         refit: fits missing values and normalisation anew and pins the result for later runs.
+        resume: goes on with the last run, if that did not come to its end, at its as-ofs; else begins one.
 
     Raises:
         ConfigError, UsageError: before anything is read.
         SourceError, DataError, SinkError, LedgerError: what earlier runs published stays as it was.
     """
-    return execute(compile_plan(pipeline, as_of), refit=refit, progress=progress)
+    if resume and as_of is not None:
+        raise UsageError(
+            "a resumed run has its as-of already",
+            code="run.resume_as_of",
+            where="as_of",
+            fix="leave out as_of, or resume",
+        )
+    last = unfinished(pipeline) if resume else None
+    plan = compile_plan(pipeline, last.as_of if last else as_of)
+    return execute(plan, refit=refit, resume=last, progress=progress)
 
 
-def execute(plan: Plan, *, refit: bool = False, progress: Progress | None = None) -> RunReport:
+def execute(
+    plan: Plan, *, refit: bool = False, resume: Unfinished | None = None, progress: Progress | None = None
+) -> RunReport:
     """Runs a compiled plan; see `run_pipeline`."""
-    secrets = {s for source in plan.sources for s in secrets_of(source.spec)}
-    with Ledger(plan.workdir) as ledger, ledger.lock():
-        if not is_current(plan):
+    secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
+    with Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
+        last = ledger.unfinished(plan.pipeline) if resume else None
+        if not is_current(plan) or (resume and (last is None or last["run_id"] != resume.run_id)):
             raise LedgerError(
-                "another run has published since this one was planned",
+                "another run has been at work since this one was planned",
                 code="plan.outdated",
                 where=str(plan.workdir),
                 fix="run again",
             )
-        created = datetime.now(UTC)
-        run_id = f"{compact(created)}-{uuid.uuid4().hex[:8]}"
+        created = resume.created if resume else datetime.now(UTC)
+        run_id = resume.run_id if resume else f"{compact(created)}-{uuid.uuid4().hex[:8]}"
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
+        reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
+        run = _Run(plan, ledger, report, refit, progress or _Silent())
         try:
-            _Run(plan, ledger, report, refit, progress or _Silent()).execute()
+            run.execute()
         except MaestroError as error:
-            ledger.finish(run_id, "failed", error.to_dict())
-            log.info("run %s failed: %s", run_id, error.code, extra={"run_id": run_id, "code": error.code})
+            status = "partial" if run.has_achieved else "failed"
+            _end(ledger, run_id, status, error.to_dict())
+            log.info("run %s: %s: %s", run_id, status, error.code, extra={"run_id": run_id, "code": error.code})
             raise
         except BaseException as error:
             if is_interrupt(error):
-                ledger.finish(run_id, "interrupted")
+                _end(ledger, run_id, "interrupted")
                 raise KeyboardInterrupt from None
             text = redact(f"{type(error).__name__}: {error}", secrets)
-            ledger.finish(run_id, "failed", {"code": "internal", "message": text})
+            status = "partial" if run.has_achieved else "failed"
+            _end(ledger, run_id, status, {"code": "internal", "message": text})
             if redact(str(error), secrets) != str(error):
                 raise RuntimeError(text) from None
             raise
         ledger.finish(run_id, report.status)
+        reached("run.finished")
+        run.collect()
     log.info("run %s is %s", run_id, report.status, extra={"run_id": run_id, "status": report.status})
     return report
+
+
+def _end(ledger: Ledger, run_id: str, status: str, error: Mapping[str, Any] | None = None) -> None:
+    """Records that a run did not come to its end; where even that fails, the error it failed by is what is raised."""
+    try:
+        ledger.finish(run_id, status, error)
+    except LedgerError as lost:
+        log.warning("run %s is %s, which could not be recorded: %s", run_id, status, lost.message)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What connecting to a source showed; ``probe`` is None for sources that are no database, or where it failed."""
+
+    name: str
+    location: str
+    probe: Probe | None = None
+    error: MaestroError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "location": self.location,
+            "ok": self.error is None,
+            "probe": self.probe.to_dict() if self.probe else None,
+            "error": self.error.to_dict() if self.error else None,
+        }
+
+
+def connect(plan: Plan) -> list[Probed]:
+    """Connects to every database of a plan; nothing is read but what describes the tables."""
+    probed = []
+    for source in plan.sources:
+        opened = open_source(source.name, source.spec, plan.base)
+        probe = getattr(opened, "probe", None)
+        try:
+            probed.append(Probed(source.name, source.location, probe() if probe else None))
+        except MaestroError as error:
+            probed.append(Probed(source.name, source.location, error=error))
+    return probed
 
 
 def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceReport]:
@@ -123,7 +208,8 @@ def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceRepo
     try:
         for source in plan.sources:
             if source.name in plan.suites:
-                landed = _land(plan, source, folder / source.name, progress)
+                with Shared() as shared:
+                    landed = _land(plan, source, folder / source.name, progress, shared)
                 reports.append(_judge(plan, source, landed, progress))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -176,25 +262,33 @@ def validate_file(
     return judged.report
 
 
-def _land(plan: Plan, source: SourcePlan, folder: Path, progress: Progress) -> Landed:
+def _land(plan: Plan, source: SourcePlan, folder: Path, progress: Progress, shared: Shared, **how: Any) -> LandedTable:
     progress.step("read", source.name)
     return land(
-        open_source(source.name, source.spec, plan.base),
+        open_source(source.name, source.spec, plan.base, shared),
         source.spec,
         folder,
         name=source.name,
         memory_limit=plan.memory_limit,
         progress=progress.rows,
+        **how,
     )
 
 
-def _judge(plan: Plan, source: SourcePlan, landed: Landed, progress: Progress) -> SourceReport:
+def _judge(
+    plan: Plan, source: SourcePlan, landed: LandedTable, progress: Progress, new: pl.LazyFrame | None = None
+) -> SourceReport:
+    """The verdict on a landed table; of which ``new`` are the rows that no run has accepted yet (None: all)."""
     report = None
     if suite := plan.suites.get(source.name):
         progress.step("check", source.name)
-        report = suite.validate(landed.scan())
+        report = suite.validate(landed.scan(), new=new)
     state = "accepted" if report is None or report.ok else "blocked"
-    return SourceReport(source.name, source.location, landed.metrics, report, state)
+    return SourceReport(source.name, source.location, landed.metrics, report, state, source.mode, landed.promise)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 class _Run:
@@ -202,27 +296,23 @@ class _Run:
 
     def __init__(self, plan: Plan, ledger: Ledger, report: RunReport, refit: bool, progress: Progress) -> None:
         self.plan, self.ledger, self.report, self.refit, self.progress = plan, ledger, report, refit, progress
-        self.landed: dict[str, Landed] = {}
+        self.landed: dict[str, LandedTable] = {}
+        self.reads: dict[str, Read] = {}
+        self.accepted: dict[str, Read | None] = {}  # as it was before this run
+        self.has_achieved = False  # whether something of this run stays, should it fail
         self.fits: dict[str, Fit] = {}
         self.key_dtypes: dict[str, str] = {}
 
     def execute(self) -> None:
-        landing = self.plan.workdir / "landing" / self.plan.pipeline
         if repo := self._repo():
             repo.check()
-        folders = [landing / source.name / self.report.run_id for source in self.plan.sources]
-        try:
-            with self._timed("read"):
-                for source, folder in zip(self.plan.sources, folders, strict=True):
-                    self._land(source, folder)
-            with self._timed("check"):
-                for source in self.plan.sources:
-                    self._judge(source)
-        except BaseException:
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        self._forget_superseded(landing)
+        self.collect()
+        with self._timed("read"), Shared() as shared:
+            for source in self.plan.sources:
+                self._land(source, shared)
+        with self._timed("check"):
+            for source in self.plan.sources:
+                self._judge(source)
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
@@ -232,12 +322,23 @@ class _Run:
                     parts = [part for view in self.plan.views for part in self._compute(view, staging)]
                 if repo:
                     repo.check(self._offline_views())
+                reached("files.staged")
                 with self._timed("publish"):
                     self._publish(parts)
         if repo:
             with self._timed("feast"):
                 self._feast(repo)
         self.report.status = "done"
+
+    def collect(self) -> None:
+        """Drops landed files that nothing names, such as those of a killed run or of superseded tables."""
+        collect(
+            self.ledger,
+            self.plan.pipeline,
+            self.plan.landing,
+            sources={source.name for source in self.plan.sources},
+            retention=self.plan.retention,
+        )
 
     def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a log record: which run, which source or view, and its figures."""
@@ -252,26 +353,99 @@ class _Run:
         yield
         self.report.seconds[stage] = time.monotonic() - started
 
-    def _land(self, source: SourcePlan, folder: Path) -> None:
-        landed = _land(self.plan, source, folder, self.progress)
-        self.landed[source.name] = landed
+    def _land(self, source: SourcePlan, shared: Shared) -> None:
+        pipeline, run_id = self.plan.pipeline, self.report.run_id
+        base = self._base(source)
+        self.accepted[source.name] = self.ledger.table(pipeline, source.name, accepted=True) if base else None
+        started = datetime.now(UTC)
+        read_id = f"{compact(started)}-{uuid.uuid4().hex[:8]}"
+        read, pieces = self.ledger.begin_read(
+            Read(
+                read_id=read_id,
+                pipeline=pipeline,
+                source=source.name,
+                run_id=run_id,
+                location=source.location,
+                mode=source.mode,
+                state="reading",
+                fingerprint=source.fingerprint,
+                started_at=iso(started),
+                base=base.read_id if base else None,
+            )
+        )
+        journal = InLedger(self.ledger, read_id, read.seal, pieces)
+        folder = self.plan.landing / source.name / read_id
+        how = {"root": self.plan.workdir, "journal": journal, "base": base}
+        landed = _land(self.plan, source, folder, self.progress, shared, **how)
         metrics = landed.metrics
         log.info(
             "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
         )
-        gone = metrics.records_failed + metrics.duplicates_removed
-        if metrics.records_read != metrics.records_written + gone:
-            raise AssertionError(f"{source.name}: {metrics} does not add up")
-        self.ledger.landed(self.report.run_id, source.name, source.location, metrics.to_dict(), landed.files)
+        read = replace(
+            read,
+            state="landed",
+            seal=journal.seal,
+            position=landed.position,
+            trace=landed.trace,
+            promise=landed.promise.to_dict(),
+            schema=landed.schema,
+            metrics=metrics.to_dict(),
+            files=landed.files,
+        )
+        self.ledger.landed(read)
+        self.landed[source.name], self.reads[source.name] = landed, read
+        self.has_achieved = True
+        reached("table.landed")
+
+    def _base(self, source: SourcePlan) -> Read | None:
+        """The table that a read adds to; None where all is read: in mode full, at first, and once its declaration has
+        changed or a file of the table is gone."""
+        last = self.ledger.table(self.plan.pipeline, source.name) if source.mode != "full" else None
+        if last is None:
+            return None
+        harmed = self._harmed(last)
+        if last.fingerprint == source.fingerprint and last.files and not harmed:
+            return last
+        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
+        log.warning("sources.%s: everything is read anew: %s", source.name, why)
+        return None
+
+    def _harmed(self, read: Read) -> list[str]:
+        """The files of a landed table that are gone, or of another size."""
+        return [file.path for file in read.files if not _is_whole(self.plan.workdir / file.path, file.bytes)]
 
     def _judge(self, source: SourcePlan) -> None:
-        judged = _judge(self.plan, source, self.landed[source.name], self.progress)
+        landed, read = self.landed[source.name], self.reads[source.name]
+        folder = self.plan.landing / source.name / read.read_id / "changes"
+        try:
+            judged = _judge(self.plan, source, landed, self.progress, self._new_rows(source, landed, folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         self.report.sources.append(judged)
         found = judged.report.to_dict() if judged.report else None
         if judged.report:
             counts = {"errors": judged.report.errors, "warnings": judged.report.warnings}
             log.info("checked %s: %s", source.name, judged.state, extra=self._about(source.name, counts))
-        self.ledger.judged(self.report.run_id, source.name, accepted=judged.state == "accepted", report=found)
+        self.ledger.judged(read.read_id, accepted=judged.state == "accepted", report=found)
+        reached("table.judged")
+
+    def _new_rows(self, source: SourcePlan, landed: LandedTable, folder: Path) -> pl.LazyFrame | None:
+        """The rows that no run has accepted yet: what this one read, and what blocked ones before it did."""
+        before = self.accepted[source.name]
+        if before is None or not before.files or source.name not in self.plan.suites:
+            return None
+        if before.fingerprint != source.fingerprint or self._harmed(before):
+            return None
+        folder.mkdir(parents=True)
+        feed = changes(
+            self.plan.workdir,
+            before.files,
+            landed.files,
+            folder,
+            keys=source.spec.deduplicate.keys if source.spec.deduplicate else (),
+            memory_limit=self.plan.memory_limit,
+        )
+        return fresh(feed, list(landed.schema))
 
     def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
         """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one."""
@@ -281,7 +455,7 @@ class _Run:
         self.progress.step("compute", name)
         report = ViewReport(name, settings=view.settings)
         self.report.views.append(report)
-        tables = {role: self.landed[source].files for role, source in view_plan.sources.items()}
+        tables = {role: self.landed[source].paths for role, source in view_plan.sources.items()}
         names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
         spill = staging.folder / "spill"
         with Inputs(view, tables, names=names, memory_limit=self.plan.memory_limit, spill=spill) as inputs:
@@ -358,6 +532,7 @@ class _Run:
                 "rows": part.rows,
                 "definition": self.view_plan(report.name).definition,
                 "created_timestamp": self.report.created_timestamp,
+                "sha256": part.sha256,
             }
             for report, as_of, part in parts
         ]
@@ -365,9 +540,13 @@ class _Run:
         versions = self.ledger.publishing(self.report.run_id, self.plan.pipeline, fits, files)
         for report in self.report.views:
             report.fit_version = versions[report.name]
+        reached("files.recorded")
         for (report, as_of, part), file in zip(parts, files, strict=True):
             self.progress.step("publish", report.name)
+            self.ledger.hold()
             part.publish()
+            self.has_achieved = True
+            reached("file.published")
             report.files.append(str(file["path"]))
             if as_of in self.view_plan(report.name).again:
                 report.again.append(str(file["path"]))
@@ -375,6 +554,7 @@ class _Run:
                 "published %s: %d rows", part.target, part.rows, extra=self._about(report.name, {"rows": part.rows})
             )
         self.ledger.published_all(self.report.run_id)
+        reached("files.published")
 
     def _feast(self, repo: FeatureRepo) -> None:
         self.progress.step("feast", "register")
@@ -391,7 +571,9 @@ class _Run:
                 windows[view.name] = (min(fresh), max(parse_moment(f["as_of"]) for f in files))
             self.progress.step("feast", "materialize")
             repo.materialize(windows)
+            self.ledger.hold()
             self.ledger.loaded(self.plan.pipeline, windows)
+            reached("store.loaded")
             self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}
 
     def _repo(self) -> FeatureRepo | None:
@@ -416,11 +598,3 @@ class _Run:
             )
             for v in self.plan.views
         ]
-
-    def _forget_superseded(self, landing: Path) -> None:
-        """Removes what earlier runs landed: this run has read every source anew, and nothing refers to theirs."""
-        self.ledger.forget_chunks(self.plan.pipeline, keep=self.report.run_id)
-        for source in self.plan.sources:
-            for folder in (landing / source.name).iterdir():
-                if folder.name != self.report.run_id:
-                    shutil.rmtree(folder, ignore_errors=True)

@@ -52,6 +52,7 @@ class Check(ABC):
     """
 
     family: ClassVar[str]
+    whole_table: ClassVar[bool] = False  # whether it judges all rows of a table, also those it has judged before
 
     column: str | None
     severity: Severity

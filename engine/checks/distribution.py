@@ -20,6 +20,7 @@ class Distribution(Check):
     """
 
     family: ClassVar[str] = "distribution"
+    whole_table = True
 
     expected_mean: float
     tolerance: float

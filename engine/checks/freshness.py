@@ -21,6 +21,7 @@ class Freshness(Check):
     """as-of − newest timestamp <= ``max_age_hours``. Text is read as ISO 8601; texts that are not are left out."""
 
     family: ClassVar[str] = "freshness"
+    whole_table = True
 
     max_age_hours: float
 

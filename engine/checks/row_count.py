@@ -17,6 +17,7 @@ class RowCount(Check):
     """The table has at least ``min_rows`` rows."""
 
     family: ClassVar[str] = "row_count"
+    whole_table = True
 
     min_rows: int
 

@@ -69,8 +69,13 @@ class Suite:
         self._spill = spill
         self._sample_size = sample_size
 
-    def validate(self, data: Any) -> Report:
+    def validate(self, data: Any, *, new: Any = None) -> Report:
         """Check every row of ``data``: polars (eager or lazy), pyarrow or pandas.
+
+        Args:
+            data: the whole table.
+            new: those of its rows that schema, completeness, ranges and categories are to judge; None: all. Uniqueness,
+                freshness, distribution and the number of rows judge the whole table.
 
         A check that cannot run (its column is missing, or has a type it makes no sense on) is a failed ERROR in
         the report, not an exception.
@@ -79,27 +84,34 @@ class Suite:
             UsageError: ``data`` is no table.
             DataError: the data cannot be read.
         """
+        now = datetime.now(UTC)
+        scopes = [True, False] if new is not None else [None]
+        results: dict[int, Result] = {}
+        for scope in scopes:
+            numbers = [i for i, check in enumerate(self.checks) if scope in (None, check.whole_table)]
+            with closing(self._table(new if scope is False else data, now)) as table:
+                results |= self._results(table, numbers)
+        return Report(now, tuple(results[i] for i in range(len(self.checks))))
+
+    def _table(self, data: Any, now: datetime) -> Table:
         from engine.checks.table import Table
         from engine.frames import to_lazy
 
-        now = datetime.now(UTC)
-        frame = to_lazy(data)
-        table = Table(
-            frame,
+        return Table(
+            to_lazy(data),
             self._key_columns,
             self._as_of or now,
             memory_limit=self._memory_limit,
             spill=self._spill,
             sample_size=self._sample_size,
         )
-        with closing(table):
-            return Report(now, tuple(self._results(table)))
 
-    def _results(self, table: Table) -> list[Result]:
-        """One result per check, in their order."""
+    def _results(self, table: Table, numbers: Sequence[int]) -> dict[int, Result]:
+        """The results of some of the checks, by number."""
         results: dict[int, Result] = {}
         asked: dict[int, Measures] = {}
-        for i, check in enumerate(self.checks):
+        for i in numbers:
+            check = self.checks[i]
             missing = [name for name in check.columns if name not in table.schema]
             if missing:
                 results[i] = check.cannot_run(_absent(missing))
@@ -114,7 +126,7 @@ class Suite:
                 results[i] = self.checks[i].judge(answer, table)
             except CannotRun as reason:
                 results[i] = self.checks[i].cannot_run(str(reason))
-        return [results[i] for i in range(len(self.checks))]
+        return results
 
 
 def _absent(missing: Sequence[str]) -> str:

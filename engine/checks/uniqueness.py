@@ -18,6 +18,7 @@ class Uniqueness(Check):
     """Every non-null key occurs once; a key is null if any of its columns is null or NaN."""
 
     family: ClassVar[str] = "uniqueness"
+    whole_table = True
 
     key: tuple[str, ...]
 

@@ -7,6 +7,7 @@ file system and outside every folder that readers list, and each file gets its p
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ class Part:
     staged: Path
     target: Path
     rows: int
+    sha256: str
 
     def publish(self) -> None:
         """Puts the file in its place, over an earlier one of the same name, in one step.
@@ -93,9 +95,11 @@ class Staging:
             staged.parent.mkdir(parents=True, exist_ok=True)
             frame.sink_parquet(staged, compression="zstd", maintain_order=True)
             sync(staged)
+            with staged.open("rb") as handle:
+                digest = hashlib.file_digest(handle, "sha256").hexdigest()
         except (OSError, pl.exceptions.ComputeError) as error:
             raise unwritable(staged.parent, error) from None
-        return Part(staged, self.output / relative, pq.read_metadata(staged).num_rows)
+        return Part(staged, self.output / relative, pq.read_metadata(staged).num_rows, digest)
 
 
 def _is_dead(folder: Path) -> bool:

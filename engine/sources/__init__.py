@@ -1,17 +1,19 @@
-"""Sources: where rows come from. Each yields numbered, repeatable chunks in bounded memory.
+"""Sources: where rows come from. Each reading yields numbered, repeatable chunks in bounded memory.
 
-``open_source`` gives the reader of a declared source; whoever collects or sinks a chunk's frame does it inside
-``reading``, because a scan fails only when it is run.
+``open_source`` gives a declared source, ``Source.open`` one reading of it; whoever collects or sinks a chunk's frame
+does it inside ``reading``, because a scan fails only when it is run.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from engine.errors import SourceError
 from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec
@@ -21,12 +23,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+T = TypeVar("T")
+CursorValue = int | float | str | Decimal | date | datetime
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """A numbered piece of a source: one file, a run of pages, a run of rows.
+    """A piece of a source, or a part of one: one file, a run of pages, a range of rows.
 
     Attributes:
-        number: from 0, in reading order; a later chunk's rows are later rows.
+        number: of the piece, from 0, in reading order: the rows of a later piece are later rows. Pieces may arrive in
+            another order.
         origin: where the rows come from, for people (a path, ``pages 1-20``, ``rows 0-249999``); never a secret.
         frame: the rows, unchanged, as a lazy frame: a scan of a file, or rows already in memory. Use it before
             asking for the next chunk: what it scans may be a temporary copy.
@@ -34,6 +41,9 @@ class Chunk:
             number has lost or made up rows.
         open_schema: whether a column may be absent only because no record of this chunk has it (records of an API,
             NDJSON or JSON). Records without any field give a frame of their number without columns.
+        part: from 0; a piece too large for one chunk arrives in several, one after the other.
+        last: whether the piece ends with this part. Only a whole piece counts as read.
+        mark: JSON-ready; by it a later reading can tell whether the piece, once landed, still holds. None: it cannot.
     """
 
     number: int
@@ -41,6 +51,104 @@ class Chunk:
     frame: pl.LazyFrame
     rows: int | None = None
     open_schema: bool = False
+    part: int = 0
+    last: bool = True
+    mark: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A piece that an interrupted reading has landed: its number, the rows read of it, and its chunks' mark."""
+
+    number: int
+    rows: int
+    mark: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a reading is to give.
+
+    Attributes:
+        since: only rows whose cursor is this or more, or null; None: all rows.
+        seal: of the interrupted reading that this one continues, with the pieces it ``landed``.
+        trace: of the last reading that was completed; by it rows are found that were committed late.
+    """
+
+    since: CursorValue | None = None
+    seal: Mapping[str, Any] | None = None
+    landed: Sequence[Landed] = ()
+    trace: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a reading can vouch for; kept in the ledger with what it read.
+
+    Attributes:
+        snapshot: ``one``: all rows are of one moment; ``per_chunk``: each chunk is, their whole is not; ``none``.
+        shared: names the moment where other sources of the run were read at the same; None: this source alone.
+        counted: whether the source's own count of its rows, at that moment, was compared with what was read.
+        late_commits: with a cursor: ``none_missed``, or ``within_lateness`` where only ``lateness`` guards against
+            rows that are committed after others with a larger cursor; None without a cursor.
+        note: what else there is to say, for people.
+    """
+
+    snapshot: Literal["one", "per_chunk", "none"] = "none"
+    shared: str | None = None
+    counted: bool = False
+    late_commits: Literal["none_missed", "within_lateness"] | None = None
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "snapshot": self.snapshot,
+            "shared": self.shared,
+            "counted": self.counted,
+            "late_commits": self.late_commits,
+            "note": self.note,
+        }
+
+
+class Reading(Protocol):
+    """One reading of a source, from its beginning or where an interrupted one stopped.
+
+    Attributes:
+        promise: final once ``chunks`` has ended.
+        seal: JSON-ready; with it and the marks of landed pieces a later reading can go on. None: it starts anew.
+        kept: the numbers of the request's landed pieces that still hold; ``chunks`` leaves them out.
+        bound: with a cursor of moments: what is committed later has a cursor of at least this. UTC; None: unknown.
+        trace: JSON-ready; for the request of the next reading, once this one is completed.
+    """
+
+    promise: Promise
+    seal: Mapping[str, Any] | None
+    kept: frozenset[int]
+    bound: datetime | None
+    trace: Mapping[str, Any] | None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The table's chunks but for the pieces that are ``kept``; once.
+
+        A table without rows gives one chunk without rows, except where its columns cannot be known (an API without
+        records, a blank NDJSON file, a JSON file that is blank or ``[]``): that gives no chunk and is no error. A
+        blank CSV or Parquet file is an error. Columns have one type within a chunk; between
+        chunks with ``open_schema`` a type may differ (a column null throughout one chunk is ``Null`` there).
+
+        Raises:
+            TransientSourceError: reading failed in a way that a further reading may mend, which may go on from what
+                has landed.
+            SourceError: any other failure; also when the rows read are not as many as the source counts.
+        """
+        ...
+
+    def keys(self, columns: Sequence[str]) -> Iterator[Chunk]:
+        """These columns (named as in the source) of all rows whatever the cursor, of the same moment if it can be.
+
+        Their values are equal to those that ``chunks`` gives. Only sources with a cursor have it.
+        """
+        ...
 
 
 class Source(Protocol):
@@ -54,33 +162,81 @@ class Source(Protocol):
     kind: str
     location: str
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The table's chunks, in order, each time from the beginning.
-
-        A table without rows gives one chunk without rows, except where its columns cannot be known (an API without
-        records, a blank NDJSON file, a JSON file that is blank or ``[]``): that gives no chunk and is no error. A
-        blank CSV or Parquet file is an error. Columns have one type within a chunk; between
-        chunks with ``open_schema`` a type may differ (a column null throughout one chunk is ``Null`` there).
+    def open(self, request: Request) -> AbstractContextManager[Reading]:
+        """One reading; leaving the context ends it, also in the middle, at once.
 
         Raises:
-            TransientSourceError: reading failed in a way that a new attempt from the beginning may mend.
-            SourceError: any other failure.
+            SourceError: the source cannot be reached, or is not as declared.
         """
         ...
 
 
-def open_source(name: str, spec: AnySource, base: Path) -> Source:
-    """The reader of a declared source; nothing is read yet.
+@dataclass
+class Plain:
+    """A reading of a source that is read from its beginning each time, and vouches for nothing."""
+
+    start: Callable[[], Iterator[Chunk]]
+    promise: Promise = Promise()
+    seal: Mapping[str, Any] | None = None
+    kept: frozenset[int] = frozenset()
+    bound: datetime | None = None
+    trace: Mapping[str, Any] | None = None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """See `Reading.chunks`."""
+        return self.start()
+
+    def keys(self, columns: Sequence[str]) -> Iterator[Chunk]:
+        """Not of these sources."""
+        raise NotImplementedError
+
+
+def plain(start: Callable[[], Iterator[Chunk]]) -> AbstractContextManager[Reading]:
+    """A reading that is nothing but its chunks."""
+    return nullcontext(Plain(start))
+
+
+class Shared(AbstractContextManager["Shared"]):
+    """What the sources of one run have in common, such as a database's snapshot; opened at first use."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[Any, ExitStack]] = {}
+
+    def get(self, key: str, opened: Callable[[], AbstractContextManager[T]]) -> T:
+        """What is held under ``key``, else what ``opened`` gives, from now on."""
+        if key not in self._held:
+            stack = ExitStack()
+            self._held[key] = (stack.enter_context(opened()), stack)
+        found: T = self._held[key][0]
+        return found
+
+    def holds(self, key: str) -> bool:
+        """Whether something is held under ``key``."""
+        return key in self._held
+
+    def forget(self, key: str) -> None:
+        """Closes what is held under ``key``: it broke, and the next who asks gets another."""
+        if key in self._held:
+            self._held.pop(key)[1].close()
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._held):
+            self.forget(key)
+
+
+def open_source(name: str, spec: AnySource, base: Path, shared: Shared | None = None) -> Source:
+    """A declared source; nothing is read yet.
 
     Args:
         name: the source's name in the pipeline, for messages.
         spec: its declaration.
         base: the folder that relative paths start from.
+        shared: between the sources of a run; None: this source stands alone.
     """
     if isinstance(spec, DatabaseSpec):
         from engine.sources.database import DatabaseSource
 
-        return DatabaseSource(name, spec, base)
+        return DatabaseSource(name, spec, base, shared)
     if isinstance(spec, ApiSpec):
         from engine.sources.api import ApiSource
 

@@ -5,6 +5,10 @@ The low-level API, because the drivers' ``dbapi`` modules import pandas (1.5 s).
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Self
 
 import adbc_driver_manager
@@ -12,6 +16,7 @@ import pyarrow as pa
 
 # Arrow's exceptions but for ArrowCancelled, which is a KeyboardInterrupt on its way.
 FAILURES = (adbc_driver_manager.Error, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError)
+CANCELS = 100  # attempts to end a call
 
 
 class Session:
@@ -28,6 +33,10 @@ class Session:
             self._database.close()
             raise
         self._statements: list[Any] = []
+        self._open = True
+        self._closing = threading.Lock()  # a handle that is being freed must not be cancelled
+        self._calling = threading.Lock()  # nor may it be freed during a call
+        self._given_up = False
 
     def __enter__(self) -> Self:
         return self
@@ -36,8 +45,26 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        for part in (*self._statements, self._connection, self._database):
-            part.close()
+        """Waits for a call that another thread is in the middle of."""
+        with self._calling, self._closing:
+            self._open = False
+            for part in (*self._statements, self._connection, self._database):
+                part.close()
+
+    def cancel(self) -> None:
+        """From another thread: make the current call fail soon; it may also be over already."""
+        with self._closing, suppress(*FAILURES):
+            if self._open:
+                self._connection.cancel()
+
+    def give_up(self) -> None:
+        """From another thread: make this call fail soon, and all later ones at once. May hang with the connection."""
+        self._given_up = True
+        for _ in range(CANCELS):  # one that comes before the server has begun the call has no effect
+            if not self._calling.locked():
+                break
+            self.cancel()
+            time.sleep(0.1)
 
     def begin(self) -> None:
         """Leave autocommit: all that follows is one transaction."""
@@ -48,31 +75,52 @@ class Session:
 
     def execute(self, sql: str) -> None:
         """Run a statement that gives no rows."""
-        self._statement(sql).execute_update()
+        with self._statement(sql) as statement:
+            statement.execute_update()
 
     def schema(self, sql: str) -> pa.Schema:
         """The columns that ``sql`` would give."""
-        handle = self._statement(sql).execute_schema()
-        return pa.Schema._import_from_c(handle.address)
+        with self._statement(sql) as statement:
+            handle = statement.execute_schema()
+            return pa.Schema._import_from_c(handle.address)
 
     def stream(self, sql: str, **options: str) -> pa.RecordBatchReader:
-        """The rows of ``sql`` as a stream of record batches."""
-        statement = self._statement(sql, **options)
-        handle, _ = statement.execute_query()
-        return pa.RecordBatchReader._import_from_c(handle.address)
+        """The rows of ``sql`` as a stream of record batches; what it takes is freed when the session is closed."""
+        statement = self._prepared(sql, options)
+        self._statements.append(statement)
+        return _reader(statement)
 
-    def rows(self, sql: str) -> list[dict[str, Any]]:
+    @contextmanager
+    def query(self, sql: str, **options: str) -> Iterator[pa.RecordBatchReader]:
+        """The same, freed at the end of the context."""
+        with self._statement(sql, **options) as statement, _reader(statement) as reader:
+            yield reader
+
+    def rows(self, sql: str, **options: str) -> list[dict[str, Any]]:
         """The rows of a small result."""
-        found: list[dict[str, Any]] = self.stream(sql).read_all().to_pylist()
+        with self.query(sql, **options) as reader:
+            found: list[dict[str, Any]] = reader.read_all().to_pylist()
         return found
 
-    def _statement(self, sql: str, **options: str) -> Any:
+    @contextmanager
+    def _statement(self, sql: str, **options: str) -> Iterator[Any]:
+        with self._calling:
+            if self._given_up:
+                raise OSError("the connection was given up")
+            with closing(self._prepared(sql, options)) as statement:
+                yield statement
+
+    def _prepared(self, sql: str, options: dict[str, str]) -> Any:
         statement = adbc_driver_manager.AdbcStatement(self._connection)
-        self._statements.append(statement)
         if options:
             statement.set_options(**options)
         statement.set_sql_query(sql)
         return statement
+
+
+def _reader(statement: Any) -> pa.RecordBatchReader:
+    handle, _ = statement.execute_query()
+    return pa.RecordBatchReader._import_from_c(handle.address)
 
 
 def wording(error: BaseException) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import SourceError
-from engine.sources import Chunk
+from engine.sources import Chunk, Reading, Request, plain
 from engine.spec import ApiSpec, secrets_of
 from engine.types import redact
 
@@ -39,8 +40,12 @@ class ApiSource:
         self._sleep = sleep
         self.location = location(spec.url)
 
+    def open(self, request: Request) -> AbstractContextManager[Reading]:  # noqa: ARG002 - each reads anew
+        """See `engine.sources.Source.open`."""
+        return plain(self.chunks)
+
     def chunks(self) -> Iterator[Chunk]:
-        """See `engine.sources.Source.chunks`."""
+        """See `engine.sources.Reading.chunks`."""
         from engine.sources.http import Fetcher
 
         with Fetcher(self._name, self._spec, self._sleep) as fetcher:

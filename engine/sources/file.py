@@ -5,10 +5,11 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from engine.errors import SourceError
-from engine.sources import Chunk, reading
+from engine.sources import Chunk, Reading, Request, plain, reading
 from engine.spec import SUFFIXES, FileSpec, file_format
 
 
@@ -27,8 +28,12 @@ class FileSource:
         self._path = os.path.normpath(Path(spec.path).expanduser())
         self.location = os.path.normpath(base / self._path)
 
+    def open(self, request: Request) -> AbstractContextManager[Reading]:  # noqa: ARG002 - each reads anew
+        """See `engine.sources.Source.open`."""
+        return plain(self.chunks)
+
     def chunks(self) -> Iterator[Chunk]:
-        """See `engine.sources.Source.chunks`."""
+        """See `engine.sources.Reading.chunks`."""
         from engine.sources import formats
 
         form = self._spec.format or file_format(self._spec.path) or ""

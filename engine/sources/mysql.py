@@ -1,263 +1,245 @@
-"""MySQL and MariaDB through connectorx.
+"""MySQL and MariaDB: key ranges through connectorx, two at a time.
 
-A table with an integer primary key is read in key order, one range of bounded size at a time; anything else is one
-query, refused above ``LIMIT_ROWS`` because connectorx holds its whole result in memory. One query is consistent in
-itself; ranges are not one snapshot, so a table that changed while it was read (its count no longer fits) is an error.
+| relation                                  | read as                                                              |
+|-------------------------------------------|----------------------------------------------------------------------|
+| up to a chunk, ``consistent``, view, query| one query, hence of one moment; refused above ``LIMIT_ROWS``         |
+| table with a primary or unique key        | ranges of that key, whatever its type, up to the largest there is    |
+| table without a key, above ``LIMIT_ROWS`` | parts by a hash of the whole row: a scan of the table for each       |
 
-Decimals arrive exact, of their declared precision (beyond 38 digits as text; the driver itself keeps ten decimals and
-drops the rest); ``time`` as text (it may be negative or beyond 24 h); ``bit`` as integer; TIMESTAMP in UTC, without
-zone; tinyint(1) as an integer. Zero dates and geometry cannot be read. The rows of a query keep its order, unless it
-gives decimals or times: these are converted around it, and MariaDB ignores the order of a subquery.
+Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted before
+and after; the number that was read has to lie between the two counts, else the reading fails and may be repeated.
+Only where all three are the same is the reading ``counted``. One query is counted again only if it gave another number.
+Without a bound of moments (see mysql_cursor) rows beyond the largest cursor there is at first are the next reading's.
+
+An interrupted reading of ranges goes on within ``RESUME_SECONDS``: a piece that has landed is kept if its range still
+has as many rows. What is read of each type: see mysql_columns.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+import json
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from engine.sources import Chunk, Promise, Request, Shared
+from engine.sources.mysql_columns import TEXTS, Column, comparable, compared, converted, planned
+from engine.sources.mysql_cursor import bound_of
+from engine.sources.mysql_plan import LIMIT_ROWS, Piece, Plan, check_dates, plan_of
+from engine.sources.mysql_session import GRACE_SECONDS, Bulk, Field, Panicked, Session, stalled
+from engine.sources.mysql_tables import Table, described
+from engine.sources.relation import CHUNK_ROWS, Probe, Relation, parts
+from engine.sources.threads import Stalled, Threads
 
-from engine.duck import literal
-from engine.errors import MissingExtra, SourceError
-from engine.sources import is_panic
-from engine.sources.relation import Relation, Snapshot
-
-RANGE_ROWS = 250_000
-RANGE_BYTES = 64 * 2**20
-LIMIT_ROWS = 1_000_000
-CONNECT_SECONDS = 10
-DIGITS = 38
-INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
-UNREADABLE = frozenset({"geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon"})
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table as information_schema describes it, or of a query as connectorx reads it."""
-
-    name: str
-    type: str
-    precision: int | None = None
-    scale: int | None = None
-    primary: bool = False
-
-    @property
-    def select(self) -> str:
-        name = identifier(self.name)
-        if self.type in ("decimal", "time"):
-            return f"CAST({name} AS CHAR) AS {name}"
-        return f"CAST({name} AS UNSIGNED) AS {name}" if self.type == "bit" else name
-
-
-class Session:
-    """Queries over one relation's connection string; each runs in UTC and is stopped by the server in time."""
-
-    def __init__(self, relation: Relation) -> None:
-        self._relation = relation
-        self._url = "mysql://" + relation.url.partition("://")[2]
-        self._settings = ["SET time_zone = '+00:00'"]
-        _probe(relation)
-        version = str(self.rows("SELECT version() AS v")[0]["v"])
-        seconds = relation.spec.timeout_seconds
-        limit = (
-            f"max_statement_time = {seconds}" if "MariaDB" in version else f"max_execution_time = {int(seconds * 1000)}"
-        )
-        self._settings.append(f"SET SESSION {limit}")
-
-    def table(self, sql: str) -> pa.Table:
-        """The whole result of ``sql``.
-
-        Raises:
-            SourceError: the server refused it, or holds a value that connectorx panics at.
-        """
-        try:
-            import connectorx
-        except ImportError:
-            raise MissingExtra("connectorx", "mysql", "reading MySQL") from None
-        try:
-            return connectorx.read_sql(self._url, sql, return_type="arrow", pre_execution_query=self._settings)
-        except BaseException as error:
-            if is_panic(error):
-                raise _panic(self._relation, error) from None
-            if isinstance(error, UnicodeError):
-                raise self._relation.invalid_url() from None
-            if not isinstance(error, RuntimeError):
-                raise
-            raise _failure(self._relation, error) from None
-
-    def rows(self, sql: str) -> list[dict[str, Any]]:
-        """The rows of a small result."""
-        found: list[dict[str, Any]] = self.table(sql).to_pylist()
-        return found
+RESUME_SECONDS = 3600
+WRITES = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE)\b")
 
 
 @contextmanager
-def snapshot(relation: Relation) -> Iterator[Snapshot]:
-    """The relation's rows; a count taken before is compared with what was read (see the module's text)."""
-    session = Session(relation)
-    if relation.spec.query is not None:
-        table = f"{relation.subquery(relation.spec.query)} AS source_rows"
-        columns = _query_columns(session, table)
-    else:
-        table, columns = _table(session, relation)
-    keys = [column for column in columns if column.primary]
-    key = keys[0].name if len(keys) == 1 and keys[0].type in INTEGERS else None
-    rows = int(session.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"])
-    if key is not None:
-        yield Snapshot(rows, _ranges(session, relation, table, columns, key))
-        return
-    if rows > LIMIT_ROWS:
-        raise relation.error(
-            f"{rows} rows are too many for one read (the limit is {LIMIT_ROWS})",
-            code="source.too_many_rows",
-            allowed="any number of rows of a table with one integer primary key; else up to the limit",
-            fix="give the table such a key, or read less with query",
+def open_reading(relation: Relation, request: Request, shared: Shared) -> Iterator[MySQLReading]:  # noqa: ARG001
+    """One reading; see the module's text."""
+    with ExitStack() as stack:
+        with Session(relation) as session:
+            opened = MySQLReading(relation, request, session, stack)
+        yield opened
+
+
+class MySQLReading:
+    """See `engine.sources.Reading`."""
+
+    def __init__(self, relation: Relation, request: Request, session: Session, stack: ExitStack) -> None:
+        self._relation, self._stack, self._settings = relation, stack, session.settings
+        self.trace: Mapping[str, Any] | None = None
+        self.bound: datetime | None = None
+        self.seal: Mapping[str, Any] | None = None
+        self.kept: frozenset[int] = frozenset()
+        self._kept_rows = 0
+        notes: list[str] = []
+        table = described(session, relation)
+        names = relation.chosen([field.name for field in table.fields])
+        since: tuple[str, ...] = ()
+        if relation.cursor is not None:
+            field = next(field for field in table.fields if field.name == relation.cursor)
+            self.bound, why = bound_of(session, field)  # before anything that is read
+            notes += [why] if why else []
+            since = (compared(field, ">=", request.since),) if request.since is not None else ()
+        select = _fingerprint(relation, table, names, since)
+        seal = request.seal if request.seal is not None and _holds(request.seal, select) else None
+        cap = seal["cap"] if seal else None
+        if seal is None and relation.cursor is not None and self.bound is None:
+            cap = _cap(session, table, field)
+        self._plan = plan_of(
+            session, relation, table, names, (*since, *([cap] if cap else [])), seal["bounds"] if seal else None
         )
-    as_they_are = all(column.select == identifier(column.name) for column in columns)
-    whole = relation.spec.query if as_they_are else None  # unwrapped, so that its ORDER BY counts
-    sql = whole or f"SELECT {_select(columns)} FROM {table}"
-    yield Snapshot(rows, _batches(session.table(sql), columns))
+        if self._plan.ranged:
+            self.seal = seal or {
+                "bounds": [piece.mark["upto"] for piece in self._plan.pieces if piece.mark and "upto" in piece.mark],
+                "select": select,
+                "table": relation.spec.table,
+                "at": datetime.now(UTC).isoformat(),
+                "bound": self.bound and self.bound.isoformat(),
+                "cap": cap,
+            }
+            if seal is not None:
+                self._keep(session, request, seal)
+                notes += [f"{len(self.kept)} ranges were kept that had landed since {seal['at']}"] if self.kept else []
+        self.promise = Promise(
+            snapshot="one" if len(self._plan.pieces) == 1 else "per_chunk",
+            late_commits=None if relation.cursor is None else "none_missed" if self.bound else "within_lateness",
+            note="; ".join([*([self._plan.note] if self._plan.note else []), *notes]) or None,
+        )
 
+    def _keep(self, session: Session, request: Request, seal: Mapping[str, Any]) -> None:
+        """Those of the landed pieces whose range still has as many rows."""
+        kept = set()
+        for landed in request.landed:
+            piece = next((p for p in self._plan.pieces if p.number == landed.number), None)
+            held = {key: value for key, value in landed.mark.items() if key != "at"}
+            if piece is not None and held == piece.mark and self._plan.count(session, piece) == landed.rows:
+                kept.add(landed.number)
+                self._kept_rows += landed.rows
+        self.kept = frozenset(kept)
+        if kept and self.bound is not None:  # the kept pieces saw no more than the first reading could
+            self.bound = datetime.fromisoformat(seal["bound"]) if seal["bound"] else None
 
-def identifier(name: str) -> str:
-    """``name`` quoted as MySQL quotes it."""
-    return "`" + name.replace("`", "``") + "`"
+    def chunks(self) -> Iterator[Chunk]:
+        """See `engine.sources.Reading.chunks`."""
+        left = [piece for piece in self._plan.pieces if piece.number not in self.kept]
+        read, after = self._kept_rows, None
+        for item in self._checked(self._plan, left, self._kept_rows):
+            if isinstance(item, Chunk):
+                yield item
+            else:
+                read, after = item
+        self.promise = replace(self.promise, counted=self._plan.rows == read == after)
 
+    def keys(self, columns: Sequence[str]) -> Iterator[Chunk]:
+        """See `engine.sources.Reading.keys`."""
+        with Session(self._relation) as session:
+            table = described(session, self._relation)
+            plan = plan_of(session, self._relation, table, columns, ())
+        for item in self._checked(plan, plan.pieces, 0):
+            if isinstance(item, Chunk):
+                yield item
 
-def _select(columns: list[Column]) -> str:
-    return ", ".join(column.select for column in columns)
-
-
-def _query_columns(session: Session, table: str) -> list[Column]:
-    schema = session.table(f"SELECT * FROM {table} LIMIT 0").schema
-    named = [(field.name, field.type) for field in schema]
-    return [
-        Column(name, "decimal" if pa.types.is_decimal(kind) else "time" if pa.types.is_time(kind) else str(kind))
-        for name, kind in named
-    ]
-
-
-def _table(session: Session, relation: Relation) -> tuple[str, list[Column]]:
-    schema, dot, name = str(relation.spec.table).rpartition(".")
-    owner = _text(schema) if dot else "database()"
-    described = session.rows(
-        "SELECT column_name AS c, data_type AS t, numeric_precision AS p, numeric_scale AS s, column_key AS k "
-        f"FROM information_schema.columns WHERE table_schema = {owner} AND table_name = {_text(name)} "
-        "ORDER BY ordinal_position"
-    )
-    if not described:
-        tables = session.rows(f"SELECT table_name AS t FROM information_schema.tables WHERE table_schema = {owner}")
-        raise relation.missing_table(row["t"] for row in tables)
-    columns = [Column(row["c"], row["t"], row["p"], row["s"], row["k"] == "PRI") for row in described]
-    for column in columns:
-        if column.type in UNREADABLE:
+    def _checked(self, plan: Plan, pieces: Sequence[Piece], kept: int) -> Iterator[Chunk | tuple[int, int]]:
+        """The chunks of pieces; in the end, the number of rows read, and of those there are."""
+        relation = self._relation
+        read = kept
+        with closing(self._pieces(plan, pieces)) as chunks:
+            self._stack.callback(chunks.close)
+            for chunk in chunks:
+                read += chunk.rows or 0
+                yield chunk
+        after = plan.rows
+        if read != plan.rows or len(plan.pieces) > 1:  # a single query that gave as many as were counted did not change
+            with Session(relation) as session:
+                after = plan.count(session)
+        if not min(plan.rows, after) <= read <= max(plan.rows, after):
             raise relation.error(
-                f"column {column.name!r} is of type {column.type}, which cannot be read",
-                code="source.unsupported_type",
-                fix=f"read it as text with query: SELECT …, ST_AsText({column.name}) AS {column.name}",
+                f"{read} rows were read where the database counts {after}, and {plan.rows} before",
+                code="source.lost_rows",
+                fix="read again while less is written to it, or with consistent: true; if it stays so, report it",
+                transient=True,
             )
-    return (f"{identifier(schema)}." if dot else "") + identifier(name), columns
+        yield read, after
 
-
-def _ranges(
-    session: Session, relation: Relation, table: str, columns: list[Column], key: str
-) -> Iterator[pa.RecordBatch]:
-    """Rows in key order, up to the largest key there is now; later rows are the next run's."""
-    k = identifier(key)
-    last = session.rows(f"SELECT max({k}) AS k FROM {table}")[0]["k"]
-    limit = _range_rows(session, relation)
-    after = ""
-    while True:
-        bounds = f"{k} <= {last}{after}" if last is not None else "FALSE"
-        result = session.table(f"SELECT {_select(columns)} FROM {table} WHERE {bounds} ORDER BY {k} LIMIT {limit}")
-        yield from _batches(result, columns)
-        if result.num_rows < limit:
-            return
-        after = f" AND {k} > {result[key][-1].as_py()}"
-
-
-def _range_rows(session: Session, relation: Relation) -> int:
-    schema, dot, name = str(relation.spec.table).rpartition(".")
-    (found,) = session.rows(
-        "SELECT CAST(coalesce(max(avg_row_length), 0) AS SIGNED) AS width FROM information_schema.tables "
-        f"WHERE table_schema = {_text(schema) if dot else 'database()'} AND table_name = {_text(name)}"
-    )
-    return max(1_000, min(RANGE_ROWS, RANGE_BYTES // max(1, int(found["width"]))))
-
-
-def _batches(table: pa.Table, columns: list[Column]) -> Iterator[pa.RecordBatch]:
-    """``table`` with its decimals as such; at least one batch."""
-    for i, column in enumerate(columns):
-        if column.type == "decimal" and (kind := _decimal(column, table[i])) is not None:
-            table = table.set_column(i, column.name, table[i].cast(kind))
-    yield from table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
-
-
-def _decimal(column: Column, texts: pa.ChunkedArray) -> pa.DataType | None:
-    """The decimal type of a column read as text; MySQL prints every value of a column with the same scale."""
-    if column.precision is not None and column.scale is not None:
-        return pa.decimal128(column.precision, column.scale) if column.precision <= DIGITS else None
-    digits = pc.utf8_length(pc.replace_substring_regex(texts, "[-.]", ""))
-    fraction = pc.utf8_length(pc.replace_substring_regex(texts, r"^[^.]*\.?", ""))
-    scale = pc.max(fraction).as_py() or 0
-    return pa.decimal128(DIGITS, scale) if (pc.max(digits).as_py() or 0) <= DIGITS else None
-
-
-def _text(text: str) -> str:
-    return literal(text.replace("\\", "\\\\"))
-
-
-def _probe(relation: Relation) -> None:
-    """Fail at once where nothing listens; connectorx itself would try for 30 s."""
-    try:
-        parts = urlsplit(relation.url)
-        host, port = parts.hostname or "localhost", parts.port or 3306
-    except ValueError:  # a port that is none, or an IPv6 address with one bracket
-        raise relation.invalid_url() from None
-    try:
-        socket.create_connection((host, port), timeout=min(CONNECT_SECONDS, relation.spec.timeout_seconds)).close()
-    except UnicodeError:  # a host name with an empty or a too long part
-        raise relation.invalid_url() from None
-    except OSError as error:
-        raise relation.error(
-            f"cannot connect to {relation.location}: {error.strerror or error}",
-            code="source.no_connection",
-            fix="check host and port in connection_string, and that the server is up",
-            transient=not isinstance(error, socket.gaierror),
-        ) from None
-
-
-def _panic(relation: Relation, error: BaseException) -> SourceError:
-    return relation.error(
-        f"a value cannot be read: {' '.join(str(error).split())[:200]}",
-        code="source.unsupported_value",
-        fix="zero dates: query: SELECT …, NULLIF(column, 0) AS column; geometry: ST_AsText(column)",
-    )
-
-
-def _failure(relation: Relation, error: BaseException) -> SourceError:
-    text = " ".join(str(error).split())
-    sentence = text.partition("ERROR ")[2].rstrip(" }") or text
-    if "max_statement_time" in text or "maximum statement execution time" in text:
-        return relation.error(
-            f"the read took longer than {relation.spec.timeout_seconds:g} s and was stopped",
-            code="source.timeout",
-            fix="raise timeout_seconds, or read less with query",
+    def _pieces(self, plan: Plan, pieces: Sequence[Piece]) -> Generator[Chunk]:
+        relation = self._relation
+        threads: Threads[Bulk, Piece] = Threads(
+            lambda: nullcontext(Bulk(relation, self._settings)),
+            lambda bulk, piece: _read(relation, plan, bulk, piece),
+            cancel=Bulk.stop,
+            deadline=relation.spec.timeout_seconds + GRACE_SECONDS,
         )
-    if "waiting for connection" in text:
-        return relation.error(
-            f"cannot connect to {relation.location}: {sentence}",
-            code="source.no_connection",
-            fix="check user, password and database in connection_string",
-            transient="1045" not in text and "1049" not in text,
-        )
-    return relation.error(
-        f"{relation.location} cannot be read: {sentence}",
-        fix="check the table or query with the mysql shell",
-        transient=any(mark in text for mark in ("IoError", "1213", "1205", "2006", "2013")),
-    )
+        try:
+            yield from threads.chunks(pieces)
+        except Stalled:
+            raise stalled(relation, relation.spec.timeout_seconds + GRACE_SECONDS) from None
+        except Panicked as panic:
+            with Session(relation) as session:
+                check_dates(session, relation, plan.table, plan.columns, plan.where)
+            raise relation.error(
+                f"a value cannot be read: {panic}",
+                code="source.unsupported_value",
+                fix="read the column it is in as text with query: SELECT …, CAST(column AS CHAR) AS column",
+            ) from None
+
+
+def _read(relation: Relation, plan: Plan, bulk: Bulk, piece: Piece) -> Iterator[Chunk]:
+    import polars as pl
+    import pyarrow as pa
+
+    at = datetime.now(UTC).isoformat()
+    table = converted(relation, plan.columns, bulk.table(plan.sql(piece, relation.spec.query)))
+    origin = f"{relation.location} {relation.spec.table or 'query'}"
+    if len(plan.pieces) > 1:
+        origin += f" {'range' if plan.ranged else 'part'} {piece.number + 1} of {len(plan.pieces)}"
+    mark = None if piece.mark is None else {**piece.mark, "at": at}
+    batches = table.to_batches(max_chunksize=CHUNK_ROWS) or [pa.RecordBatch.from_pylist([], table.schema)]
+    del table
+    for number, (group, last) in enumerate(parts(batches)):
+        frame = pl.DataFrame(pa.Table.from_batches(group))
+        yield Chunk(piece.number, origin, frame.lazy(), frame.height, part=number, last=last, mark=mark)
+
+
+def _cap(session: Session, table: Table, cursor: Field) -> str | None:
+    """The condition of the rows up to the largest cursor there is.
+
+    Without it a later range could show a larger cursor than a row that comes into an earlier range after that was read.
+    """
+    ((largest,),) = session.rows(f"SELECT MAX({comparable(cursor)}) FROM {table.sql}")
+    return None if largest is None else compared(cursor, "<=", largest)
+
+
+def _fingerprint(relation: Relation, table: Table, names: Sequence[str], since: Sequence[str]) -> str:
+    told = [relation.location, table.sql, table.key and repr(table.key), relation.spec.filter, since]
+    told.append([repr(field) for field in table.fields if field.name in names])
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _holds(seal: Mapping[str, Any], select: str) -> bool:
+    """Whether a reading can go on from there: it read the same, not long ago."""
+    if seal.get("select") != select:
+        return False
+    age = (datetime.now(UTC) - datetime.fromisoformat(seal["at"])).total_seconds()
+    return 0 <= age < RESUME_SECONDS
+
+
+def probe(relation: Relation) -> Probe:
+    """What the server says about the relation, without reading it."""
+    with Session(relation) as session:
+        table = described(session, relation)
+        names = relation.chosen([field.name for field in table.fields])
+        columns = [planned(relation, field) for field in table.fields if field.name in names]
+        warnings = []
+        grants = {
+            match[1] for (grant,) in session.rows("SHOW GRANTS") for match in WRITES.finditer(grant.split(" ON ")[0])
+        }
+        if grants:
+            warnings.append(f"the user may write ({', '.join(sorted(grants))}); SELECT is enough to read")
+        if relation.cursor is not None:
+            field = next(field for field in table.fields if field.name == relation.cursor)
+            why = bound_of(session, field)[1]
+            if why:
+                warnings.append(why)
+            if field.type in TEXTS:
+                warnings.append(f"the cursor {field.name} is text, which is compared byte by byte: no index helps")
+            elif table.stored and field.name not in table.indexed:
+                warnings.append(f"no index begins with the cursor {field.name}: each run scans the whole table")
+        if table.stored and table.key is None:
+            warnings.append(f"no primary or unique key: above {LIMIT_ROWS} rows it takes several scans")
+    arrives = ((c.name, table.declared.get(c.name, f"type {c.field.type}"), _arrow_name(c)) for c in columns)
+    server = session.version if session.mariadb else f"MySQL {session.version}"
+    return Probe(server, table.rows_estimate, tuple(arrives), tuple(warnings))
+
+
+def _arrow_name(column: Column) -> str:
+    import polars as pl
+    import pyarrow as pa
+
+    return str(pl.DataFrame(pa.table({"c": pa.array([], column.arrow)})).dtypes[0])

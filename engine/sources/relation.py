@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from engine.errors import SourceError, TransientSourceError, nearest
 from engine.spec import DatabaseSpec, secrets_of
+from engine.spec.sources import FILES
 from engine.types import redact
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+CHUNK_ROWS = 60_000
+CHUNK_BYTES = 16 * 2**20
 TABLES_SHOWN = 20
 
 
@@ -38,7 +41,7 @@ class Relation:
         """The connection string, its password percent-encoded, so that drivers do not split it at an ``@``."""
         scheme, _, rest = self.spec.connection_string.get_secret_value().partition("://")
         userinfo, at, host = rest.rpartition("@")
-        if scheme == "sqlite" or not at:
+        if scheme in FILES or not at:
             return f"{scheme}://{rest}"
         user, colon, password = userinfo.partition(":")
         return f"{scheme}://{_quoted(user)}{colon}{_quoted(password)}@{host}"
@@ -48,6 +51,35 @@ class Relation:
         """Scheme, host and database, without user, password and options."""
         scheme, _, rest = self.url.partition("://")
         return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor's name in the database."""
+        return self.spec.in_source(self.spec.cursor) if self.spec.cursor else None
+
+    def chosen(self, columns: Sequence[str]) -> list[str]:
+        """Those of the relation's ``columns`` that are to be read, in their order; all where none are declared.
+
+        Raises:
+            SourceError: a declared column, or the cursor, is not among them.
+        """
+        wanted = {self.spec.in_source(column): column for column in self.spec.columns}
+        for name, declared in wanted.items():
+            if name not in columns:
+                raise self._missing_column(name, "columns", columns, declared)
+        if self.cursor is not None and self.cursor not in columns:
+            raise self._missing_column(self.cursor, "cursor", columns, self.spec.cursor or "")
+        return [column for column in columns if not wanted or column in wanted]
+
+    def _missing_column(self, name: str, key: str, columns: Sequence[str], declared: str) -> SourceError:
+        near = nearest(name, columns)
+        renamed = f" (renamed to {declared!r})" if declared != name else ""
+        return self.error(
+            f"{self.location} {self.spec.table or 'query'} has no column {name!r}{renamed}, which {key} names",
+            code="source.missing_column",
+            allowed=f"columns there are: {', '.join(columns)}",
+            fix=f"did you mean {near!r}?" if near else f"correct {key}",
+        )
 
     def subquery(self, query: str) -> str:
         """``query`` in parentheses; the line break keeps a closing comment from swallowing the rest."""
@@ -105,13 +137,41 @@ def _quoted(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """One reading of a relation.
+class Probe:
+    """What a database says about a relation, without reading it.
 
     Attributes:
-        rows: the number of its rows, as the database counts them.
-        batches: its rows; at least one batch, which may be empty.
+        server: its name and version.
+        rows_estimate: None where it has none.
+        columns: name, database type, and what arrives of it.
+        warnings: what may go wrong, or should be otherwise, for people.
     """
 
-    rows: int
-    batches: Iterator[pa.RecordBatch]
+    server: str
+    rows_estimate: int | None
+    columns: tuple[tuple[str, str, str], ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "server": self.server,
+            "rows_estimate": self.rows_estimate,
+            "columns": [{"name": n, "type": t, "arrives_as": a} for n, t, a in self.columns],
+            "warnings": list(self.warnings),
+        }
+
+
+def parts(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
+    """Consecutive batches, up to a chunk's size, and whether they are the last; only one batch is read ahead."""
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if group and (rows + batch.num_rows > CHUNK_ROWS or size + batch.nbytes > CHUNK_BYTES):
+            yield group, False
+            group, rows, size = [], 0, 0
+        group.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+    if group:
+        yield group, True

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from engine.errors import MissingExtra, SourceError, TransientSourceError
-from engine.sources import Chunk, reading
+from engine.sources import Chunk, Reading, Request, plain, reading
 from engine.sources.file import is_hidden, split_glob
 from engine.spec import S3Spec, file_format, secrets_of
 from engine.types import redact
@@ -36,8 +36,12 @@ class S3Source:
         self._spec = spec
         self.location = f"s3://{spec.bucket}/{spec.key}"
 
+    def open(self, request: Request) -> AbstractContextManager[Reading]:  # noqa: ARG002 - each reads anew
+        """See `engine.sources.Source.open`."""
+        return plain(self.chunks)
+
     def chunks(self) -> Iterator[Chunk]:
-        """See `engine.sources.Source.chunks`."""
+        """See `engine.sources.Reading.chunks`."""
         number = 0
         with self._failures():
             store = self._open()

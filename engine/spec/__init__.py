@@ -5,6 +5,8 @@ that span several keys are the ``problems`` of their class; rules that need the 
 `engine.plan`.
 """
 
+from pydantic import SecretStr
+
 from engine.spec.features import SETS, FeastSpec, OutputSpec, ViewSpec
 from engine.spec.pipeline import Pipeline
 from engine.spec.scalars import NAMED_TYPES
@@ -39,6 +41,7 @@ __all__ = [
     "OutputSpec",
     "Pipeline",
     "S3Spec",
+    "SecretStr",
     "SourceSpec",
     "ValidationSpec",
     "ViewSpec",

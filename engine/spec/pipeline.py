@@ -7,13 +7,13 @@ from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StringConstraints, ValidationError
 
 from engine.errors import ConfigError, Problem, dotted
 from engine.problems import problems_of
 from engine.spec.features import FeastSpec, OutputSpec, ViewSpec
 from engine.spec.rules import Place, renamed, unknown
-from engine.spec.scalars import Name, Spec, Text
+from engine.spec.scalars import DurationText, Name, Spec, Text
 from engine.spec.sources import AnySource
 from engine.spec.validation import ValidationSpec
 
@@ -42,6 +42,19 @@ class Pipeline(Spec):
     version: Annotated[Literal[1], BeforeValidator(_whole), Field(description="of this format")] = 1
     name: Name
     workdir: Annotated[Text, Field(description="ledger, landing zone and fits")] = "./.maestro"
+    ledger: Annotated[
+        SecretStr | None,
+        Field(
+            description="postgresql://user:password@host/db, shared by several machines that share workdir and output; "
+            "default: a SQLite file in workdir"
+        ),
+    ] = None
+    retention: Annotated[
+        DurationText | None,
+        Field(
+            description="how long landed tables are kept that later runs have superseded; default: until the run ends"
+        ),
+    ] = None
     memory_limit: Annotated[
         str,
         StringConstraints(pattern=r"^[1-9][0-9]{0,6}(MB|GB|MiB|GiB)$"),
@@ -79,6 +92,14 @@ class Pipeline(Spec):
             yield from checks.problems(path)
             yield from renamed(path, self.sources[name].column_mapping, checks.named_columns())
         yield from self._path_problems()
+        if self.ledger and not self.ledger.get_secret_value().startswith(("postgresql://", "postgres://")):
+            yield Problem(
+                "config.ledger",
+                "the ledger is no PostgreSQL database",
+                ("ledger",),
+                allowed="postgresql://user:password@host/db",
+                fix="correct it, or remove ledger: then it is a SQLite file in workdir",
+            )
         if self.feast and not self.features:
             yield Problem(
                 "config.nothing_to_publish",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from engine.errors import Problem, nearest
 from engine.spec.rules import Place, renamed
-from engine.spec.scalars import Column, Columns, Finite, Spec, Text
+from engine.spec.scalars import Column, Columns, DurationText, Finite, Spec, Text
 
 FORMATS = ("parquet", "csv", "ndjson", "json")
 SUFFIXES = {
@@ -26,7 +26,8 @@ SUFFIXES = {
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
-SCHEMES = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+SCHEMES = ("sqlite", "duckdb", "postgresql", "postgres", "mysql", "mariadb")
+FILES = ("sqlite", "duckdb")  # databases that are a file
 
 
 class Deduplicate(Spec):
@@ -75,7 +76,7 @@ class SourceSpec(Spec):
 
 
 class DatabaseSpec(SourceSpec):
-    """A table or query of SQLite, PostgreSQL or MySQL."""
+    """A table or query of PostgreSQL, MySQL, SQLite or DuckDB."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["table"]}, {"required": ["query"]}]},
@@ -83,33 +84,62 @@ class DatabaseSpec(SourceSpec):
     type: Literal["database"]
     connection_string: Annotated[
         SecretStr,
-        Field(min_length=1, description="sqlite:///app.db, postgresql://user:password@host/db, mysql://…"),
+        Field(
+            min_length=1,
+            description="sqlite:///app.db, duckdb:///app.duckdb, postgresql://user:password@host/db, mysql://…",
+        ),
     ]
     table: Annotated[Text | None, Field(description="a table, or schema.table")] = None
     query: Annotated[Text | None, Field(description="a SELECT statement, instead of a table")] = None
+    columns: Annotated[Columns, Field(description="the columns to read; default: all")] = ()
+    filter: Annotated[
+        Text | None,
+        Field(description="an SQL condition, in the database's dialect and names; only rows that meet it are read"),
+    ] = None
+    mode: Annotated[
+        Literal["full", "append", "merge"] | None,
+        Field(
+            description="full: each run reads everything; append: new rows are added; merge: new and changed rows "
+            "replace those of the same key. Default: full; with cursor: append, or merge where deduplicate is declared"
+        ),
+    ] = None
+    cursor: Annotated[
+        Column | None,
+        Field(description="a column that grows with each new or changed row; a run reads on from where it has got"),
+    ] = None
+    lateness: Annotated[
+        DurationText | Annotated[int, Field(ge=0)] | None,
+        Field(description="read again so much before the cursor's last value: a duration, or a number"),
+    ] = None
+    deletes: Annotated[
+        Literal["find", "ignore"],
+        Field(description="merge: whether rows whose key the source no longer has are removed"),
+    ] = "find"
+    tombstone: Annotated[
+        Column | None,
+        Field(description="merge: a column that marks a row as deleted, by anything but null, false or 0"),
+    ] = None
+    consistent: Annotated[
+        bool,
+        Field(description="MySQL: read in one query, hence of one moment; refused for tables too large for that"),
+    ] = False
+
+    @property
+    def effective_mode(self) -> Literal["full", "append", "merge"]:
+        """``mode``, or its default."""
+        if self.mode is not None:
+            return self.mode
+        if self.cursor is None:
+            return "full"
+        return "merge" if self.deduplicate else "append"
+
+    def in_source(self, column: str) -> str:
+        """What the source calls a column that is named as it is after ``column_mapping``."""
+        return next((old for old, new in self.column_mapping.items() if new == column), column)
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
-        connection = self.connection_string.get_secret_value()
-        scheme, separator, rest = connection.partition("://")
-        if not separator or scheme not in SCHEMES:
-            near = nearest(scheme, SCHEMES) if separator else None
-            yield Problem(
-                "config.connection_string",
-                f"unknown database {scheme!r}"
-                if separator
-                else "the connection string has no scheme such as sqlite://",
-                (*path, "connection_string"),
-                allowed="sqlite:///file.db, postgresql://…, mysql://…",
-                fix=f"did you mean {near}://?" if near else "begin it with sqlite:///, postgresql:// or mysql://",
-            )
-        elif scheme == "sqlite" and not rest.strip("/"):
-            message = "the connection string names no database file"
-            fix = "write sqlite:///relative/path.db or sqlite:////absolute/path.db"
-            yield Problem("config.connection_string", message, (*path, "connection_string"), fix=fix)
-        elif scheme != "sqlite" and (wrong := _wrong_host(connection)):
-            fix = f"write {scheme}://user:password@host:port/database; percent-encode special characters"
-            yield Problem("config.connection_string", wrong, (*path, "connection_string"), fix=fix)
+        yield from self._connection_problems(path)
         if (self.table is None) == (self.query is None):
             both = self.table is not None
             yield Problem(
@@ -119,6 +149,76 @@ class DatabaseSpec(SourceSpec):
                 allowed="exactly one of table, query",
                 fix="remove one of them" if both else "add table: NAME",
             )
+        yield from self._mode_problems(path)
+        yield from self._column_problems(path)
+
+    def _connection_problems(self, path: Place) -> Iterator[Problem]:
+        connection = self.connection_string.get_secret_value()
+        scheme, separator, rest = connection.partition("://")
+        where = (*path, "connection_string")
+        if not separator or scheme not in SCHEMES:
+            near = nearest(scheme, SCHEMES) if separator else None
+            yield Problem(
+                "config.connection_string",
+                f"unknown database {scheme!r}"
+                if separator
+                else "the connection string has no scheme such as sqlite://",
+                where,
+                allowed="sqlite:///file.db, duckdb:///file.duckdb, postgresql://…, mysql://…",
+                fix=f"did you mean {near}://?" if near else "begin it with sqlite:///, postgresql:// or mysql://",
+            )
+        elif scheme in FILES and not rest.strip("/"):
+            message = "the connection string names no database file"
+            fix = f"write {scheme}:///relative/path.db or {scheme}:////absolute/path.db"
+            yield Problem("config.connection_string", message, where, fix=fix)
+        elif scheme not in FILES and (wrong := _wrong_host(connection)):
+            fix = f"write {scheme}://user:password@host:port/database; percent-encode special characters"
+            yield Problem("config.connection_string", wrong, where, fix=fix)
+
+    def _mode_problems(self, path: Place) -> Iterator[Problem]:
+        mode = self.effective_mode
+        if mode == "append" and self.cursor is None:
+            message = "mode append needs a cursor: the column that tells which rows are new"
+            yield Problem("config.mode", message, (*path, "mode"), fix="add cursor: COLUMN, or use mode: full")
+        if mode == "merge" and self.deduplicate is None:
+            message = "mode merge needs to know the key of a row"
+            yield Problem("config.mode", message, (*path, "mode"), fix="add deduplicate: {keys: [COLUMN]}")
+        if mode == "full" and self.cursor is not None:
+            message = "a cursor has no use where each run reads everything"
+            yield Problem("config.mode", message, (*path, "cursor"), fix="use mode: append or merge, or remove cursor")
+        if self.lateness is not None and self.cursor is None:
+            message = "lateness has no use without a cursor"
+            yield Problem("config.mode", message, (*path, "lateness"), fix="add cursor: COLUMN, or remove lateness")
+        for key in ("tombstone", "deletes"):
+            if key in self.model_fields_set and getattr(self, key) is not None and mode != "merge":
+                message = f"{key} has no use in mode {mode}"
+                yield Problem("config.mode", message, (*path, key), fix=f"use mode: merge, or remove {key}")
+
+    def _column_problems(self, path: Place) -> Iterator[Problem]:
+        used: list[tuple[Place, str]] = [(("columns", i), c) for i, c in enumerate(self.columns)]
+        used += [((key,), c) for key in ("cursor", "tombstone") if (c := getattr(self, key)) is not None]
+        yield from renamed(path, self.column_mapping, used)
+        if not self.columns:
+            return
+        needed: list[tuple[Place, str]] = [
+            ((key, i), c) for key in ("required_columns", "critical_columns") for i, c in enumerate(getattr(self, key))
+        ]
+        needed += [(("column_mapping", old), new) for old, new in self.column_mapping.items()]
+        if self.deduplicate:
+            needed += [(("deduplicate", "keys", i), c) for i, c in enumerate(self.deduplicate.keys)]
+            if self.deduplicate.order_by:
+                needed.append((("deduplicate", "order_by"), self.deduplicate.order_by))
+        needed += used[len(self.columns) :]
+        for place, column in needed:
+            if column not in self.columns:
+                message = f"{column!r} is not among the columns to read"
+                yield Problem(
+                    "config.column_not_read",
+                    message,
+                    (*path, *place),
+                    allowed=", ".join(self.columns),
+                    fix=f"add {column!r} to columns",
+                )
 
 
 class FileSpec(SourceSpec):

@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> Path:
 
 
 def test_the_pipeline_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    [text] = blocks("yaml")
+    text = blocks("yaml")[0]
     assert len(text.splitlines()) <= 40
     database = sqlite3.connect(world / "app.db")
     database.execute("CREATE TABLE users (id TEXT, experience_years REAL, updated_at TEXT)")
@@ -49,6 +49,26 @@ def test_the_pipeline_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyP
     assert (report.status, report.views[0].rows) == ("done", [1])
     path.write_text(text)
     assert load_pipeline(path).feast is not None
+
+
+def test_the_database_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = blocks("yaml")[1]
+    database = sqlite3.connect(tmp_path / "shop.db")
+    database.execute("CREATE TABLE orders (order_id INTEGER, status TEXT, total REAL, updated_at TEXT, secret TEXT)")
+    rows = [(1, "paid", 9.5, "2025-10-03 10:00:00"), (2, "draft", 1.0, "2025-10-03 10:00:01"), (3, "paid", 2.0, None)]
+    database.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, 'x')", rows)
+    database.commit()
+    monkeypatch.setenv("SHOP_DB_URL", "sqlite:///shop.db")
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: shop\n{text}")
+    first = run_pipeline(load_pipeline(path)).sources[0]
+    assert (first.metrics.records_read, first.metrics.rows) == (2, 2), "no draft"
+    database.execute("UPDATE orders SET total = 10, updated_at = '2025-10-04 00:00:00' WHERE order_id = 1")
+    database.execute("DELETE FROM orders WHERE order_id = 3")
+    database.commit()
+    database.close()
+    second = run_pipeline(load_pipeline(path)).sources[0].metrics
+    assert (second.rows_replaced, second.rows_deleted, second.rows) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("number", range(2))

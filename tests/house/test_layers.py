@@ -24,34 +24,36 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report",),
-    ("run", "ingestion", "validation"),
+    ("run", "ingestion", "validation", "history"),
     ("outcome",),
-    ("landing", "plan"),
+    ("landing", "plan", "upkeep"),
     ("sources", "checks", "features", "sinks", "ledger"),
     ("config", "frames", "moments", "starter"),
     ("spec", "document", "duck"),
     ("problems", "types"),
-    ("errors",),
+    ("errors", "steps"),
 )
 # Heavy (or untamed) third-party packages, and the modules (or folders) that may name them.
 HOMES = {
     "adbc_driver_manager": {"engine.sources.adbc"},
-    "adbc_driver_postgresql": {"engine.sources.postgres"},
+    "adbc_driver_postgresql": {"engine.sources.postgres_server"},
     "adbc_driver_sqlite": {"engine.sources.sqlite"},
-    "connectorx": {"engine.sources.mysql"},
+    "connectorx": {"engine.sources.mysql_session"},
     # duck opens every connection; the others name its exceptions and types.
     "duckdb": {
         "engine.duck",
-        "engine.landing",
+        "engine.landing.merge",
         "engine.checks.groups",
         "engine.features.compute",
         "engine.features.inputs",
+        "engine.sources.duckdb_file",
     },
     "feast": {"engine.sinks.feast"},
     "fsspec": {"engine.sources.file"},
     "httpx": {"engine.sources.http"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
+    "pymysql": {"engine.sources.mysql_session"},
     "rich": {"engine.report"},
     "s3fs": {"engine.sources.s3"},
     "sqlalchemy": {"engine.ledger"},
@@ -67,18 +69,25 @@ WITHOUT_FRAMES = {
     "engine.document",
     "engine.duck",
     "engine.errors",
+    "engine.history",
     "engine.ledger",
+    "engine.ledger.lease",
+    "engine.ledger.ledger",
+    "engine.ledger.migrations",
+    "engine.ledger.records",
+    "engine.ledger.tables",
     "engine.plan",
     "engine.problems",
     "engine.report",
     "engine.sinks.paths",
     "engine.starter",
+    "engine.steps",
     "engine.types",
     "engine.validation",
 }
 HEAVY = {
     *("polars", "_polars_runtime_32", "duckdb", "_duckdb", "pyarrow", "feast", "pandas", "numpy", "sqlalchemy"),
-    *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore"),
+    *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore", "pymysql", "psycopg"),
 }
 
 
@@ -153,7 +162,7 @@ def test_of_the_sinks_the_plan_knows_paths_only() -> None:
 
 def test_back_ends_do_not_import_one_another() -> None:
     """Reading PostgreSQL never loads what reads MySQL, and so on."""
-    kinds = {f"engine.sources.{name}" for name in ("sqlite", "postgres", "mysql", "api", "s3")}
+    kinds = {f"engine.sources.{name}" for name in ("sqlite", "duckdb_file", "postgres", "mysql", "api", "s3")}
     assert not [str(i) for i in imports() if i.module in kinds and i.target in kinds]
 
 

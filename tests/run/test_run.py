@@ -22,7 +22,7 @@ from engine.errors import DataError, LedgerError, MaestroError, SinkError, Sourc
 from engine.ledger import Ledger
 from engine.run import execute, validate
 from engine.sinks.parquet import Part
-from tests.run.world import ACTIVITIES, DAY, USERS, T, files, pipeline, published, run, write_world
+from tests.run.world import ACTIVITIES, DAY, USERS, T, files, landed_files, pipeline, published, run, write_world
 
 
 def ledger(folder: Path) -> Ledger:
@@ -69,15 +69,15 @@ def test_the_ledger_records_runs_reads_and_files(tmp_path: Path) -> None:
     with ledger(tmp_path) as book:
         [row] = book.runs()
         assert (row["run_id"], row["status"], row["as_of"]) == (report.run_id, "done", ["2025-10-04T00:00:00Z"])
-        assert {r["source"]: r["state"] for r in book.reads(report.run_id)} == {
+        assert {r.source: r.state for r in book.reads(report.run_id)} == {
             "users": "accepted",
             "activities": "accepted",
         }
         [file] = book.published("small", "user_features")
         assert (file["path"], file["rows"], file["run_id"]) == (files(tmp_path)[0], 3, report.run_id)
         assert file["state"] == "published"
-        chunks = book.chunks(report.run_id, "activities")
-        assert [pl.read_parquet(c).height for c in chunks] == [3, 3]
+    chunks = landed_files(tmp_path, report.run_id, "activities")
+    assert [pl.read_parquet(c).height for c in chunks] == [3, 3]
 
 
 def test_a_rerun_replaces_its_file_with_the_same_rows(tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_a_failed_error_check_blocks_and_leaves_what_was_published(tmp_path: Pat
     assert (report.status, report.exit_code, report.views) == ("blocked", 1, [])
     assert (tmp_path / "features" / files(tmp_path)[0]).read_bytes() == before
     with ledger(tmp_path) as book:
-        states = {r["source"]: r["state"] for r in book.reads(report.run_id)}
+        states = {r.source: r.state for r in book.reads(report.run_id)}
         assert states == {"users": "accepted", "activities": "blocked"}
-        assert all(c.exists() for c in book.chunks(report.run_id, "activities")), "blocked data stays landed"
         assert book.runs()[-1]["status"] == "blocked"
+    assert all(c.exists() for c in landed_files(tmp_path, report.run_id, "activities")), "blocked data stays landed"
     assert run(tmp_path).status == "done"
 
 
@@ -176,7 +176,7 @@ def test_what_a_source_lacks_is_named(
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     write_world(tmp_path)
-    with ledger(tmp_path) as book, book.lock(), pytest.raises(LedgerError) as caught:
+    with ledger(tmp_path) as book, book.lease("small"), pytest.raises(LedgerError) as caught:
         run(tmp_path)
     assert caught.value.code == "ledger.locked"
     assert str(os.getpid()) in str(caught.value)
@@ -230,8 +230,8 @@ def test_superseded_landings_are_removed(tmp_path: Path) -> None:
     write_world(tmp_path)
     run(tmp_path)
     report = run(tmp_path)
-    landing = tmp_path / ".maestro" / "landing" / "small"
-    assert {p.name for source in landing.iterdir() for p in source.iterdir()} == {report.run_id}
+    landed = {path for name in ("users", "activities") for path in landed_files(tmp_path, report.run_id, name)}
+    assert {p for p in (tmp_path / ".maestro" / "landing").rglob("*") if p.is_file()} == landed
 
 
 def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
@@ -289,8 +289,7 @@ def test_rows_in_are_rows_written_failed_and_removed(
     metrics = report.sources[0].metrics
     assert metrics.records_read == len(rows)
     assert metrics.records_read == metrics.records_written + metrics.records_failed + metrics.duplicates_removed
-    with Ledger(folder / ".maestro") as book:
-        landed = pl.concat([pl.read_parquet(c) for c in book.chunks(report.run_id, "s")])
+    landed = pl.concat([pl.read_parquet(c) for c in landed_files(folder, report.run_id, "s")])
     assert sorted(landed["n"].to_list()) == sorted(r["n"] for r in expected.values())
 
 
@@ -360,8 +359,8 @@ def test_files_with_other_schemas_become_one_table(tmp_path: Path) -> None:
     extra = ACTIVITIES.head(1).select("user_id", "timestamp", "task_type", pl.lit(5).alias("completion_time"))
     extra.write_parquet(tmp_path / "data" / "activities" / "c.parquet")
     report = run(tmp_path)
-    with ledger(tmp_path) as book:
-        schemas = {tuple(pl.read_parquet_schema(c).items()) for c in book.chunks(report.run_id, "activities")}
+    chunks = landed_files(tmp_path, report.run_id, "activities")
+    schemas = {tuple(pl.read_parquet_schema(c).items()) for c in chunks}
     assert len(schemas) == 1
     assert published(tmp_path)["tasks_completed_7d"].to_list() == [2, 1, 0]
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from engine import Pipeline, RunReport, run_pipeline
+from engine.ledger import Ledger
 
 T = datetime(2025, 10, 4, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -81,3 +82,10 @@ def files(folder: Path) -> Sequence[str]:
     """All files below the output folder, relative."""
     root = folder / "features"
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def landed_files(folder: Path, run_id: str, source: str) -> list[Path]:
+    """The files of the table that a run landed of a source."""
+    with Ledger(folder / ".maestro") as book:
+        [read] = [read for read in book.reads(run_id) if read.source == source]
+        return [book.workdir / file.path for file in read.files]

@@ -36,7 +36,7 @@ def running() -> Iterator[MariaDB]:
     with folder("mysql") as (home, user):
         (port,) = free_ports(1)
         data, socket = home / "data", home / "socket"
-        own = ("--no-defaults", f"--datadir={data}", f"--user={user}")
+        own = ("--no-defaults", f"--datadir={data}", f"--user={user}", f"--tmpdir={home}")
         run(install, *own, "--auth-root-authentication-method=normal", "--skip-test-db")
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(

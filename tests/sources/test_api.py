@@ -21,7 +21,7 @@ from engine.sources.http import retry_after
 from engine.spec import ApiSpec
 from tests.servers import rest
 from tests.servers.rest import Answer, Request
-from tests.sources.reads import collected
+from tests.sources.reads import chunks_of, collected
 
 TOKEN = "Bearer top-secret-token"
 PAGES = {"style": "page", "size": 10}
@@ -154,7 +154,7 @@ def test_a_server_that_ignores_the_page_parameter() -> None:
 
 def test_pages_are_gathered_to_chunks() -> None:
     with rest.running(paged(RECORDS)) as server:
-        chunks = list(open_source("s", api(server.url, pagination=PAGES, batch_size=12), Path()).chunks())
+        chunks = list(chunks_of(open_source("s", api(server.url, pagination=PAGES, batch_size=12), Path())))
         assert [chunk.rows for chunk in chunks] == [12, 12, 1]
         assert [chunk.origin for chunk in chunks] == [f"{server.url} pages {p}" for p in ("1-2", "2-3", "3-3")]
     assert collected(chunks).to_dicts() == RECORDS
@@ -162,8 +162,8 @@ def test_pages_are_gathered_to_chunks() -> None:
 
 def test_no_records_give_no_chunk() -> None:
     with rest.running(lambda _: Answer({"data": []})) as server:
-        assert list(open_source("s", api(server.url, pagination=PAGES), Path()).chunks()) == []
-        assert list(open_source("s", api(server.url), Path()).chunks()) == []
+        assert list(chunks_of(open_source("s", api(server.url, pagination=PAGES), Path()))) == []
+        assert list(chunks_of(open_source("s", api(server.url), Path()))) == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_no_records_give_no_chunk() -> None:
 )
 def test_null_and_no_content_are_no_records(key: str | None, answer: Answer) -> None:
     with rest.running(lambda _: answer) as server:
-        assert list(open_source("s", api(server.url, data_key=key), Path()).chunks()) == []
+        assert list(chunks_of(open_source("s", api(server.url, data_key=key), Path()))) == []
 
 
 def test_pages_end_with_null() -> None:
@@ -190,7 +190,7 @@ def test_pages_end_with_null() -> None:
 
 def test_records_without_fields_keep_their_number() -> None:
     with rest.running(lambda _: Answer({"data": [{}, {}]})) as server:
-        (chunk,) = open_source("s", api(server.url), Path()).chunks()
+        (chunk,) = chunks_of(open_source("s", api(server.url), Path()))
     assert (chunk.rows, chunk.open_schema, chunk.frame.collect().shape) == (2, True, (2, 0))
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from engine.errors import SourceError
 from engine.sources import open_source
 from engine.spec import FileSpec
-from tests.sources.reads import collected, read
+from tests.sources.reads import chunks_of, collected, read
 
 FORMATS = ("parquet", "csv", "ndjson", "json")
 TAXI = Path(__file__).parent.parent / "fixtures" / "taxi"
@@ -297,7 +297,7 @@ def test_a_broken_parquet_file(tmp_path: Path, content: bytes) -> None:
 
 def test_the_footer_says_how_many_rows(tmp_path: Path) -> None:
     pl.DataFrame({"a": range(7)}).write_parquet(tmp_path / "x.parquet")
-    (chunk,) = open_source("s", files("x.parquet"), tmp_path).chunks()
+    (chunk,) = chunks_of(open_source("s", files("x.parquet"), tmp_path))
     assert chunk.rows == 7
 
 
@@ -329,13 +329,13 @@ def test_ndjson_and_json_hold_the_same(tmp_path: Path, compress: bool) -> None:
 @pytest.mark.parametrize("name", ["a.ndjson", "a.json"])
 def test_a_blank_file_of_records_gives_no_chunk(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    assert list(open_source("s", files(name), tmp_path).chunks()) == []
+    assert list(chunks_of(open_source("s", files(name), tmp_path))) == []
 
 
 @pytest.mark.parametrize("content", [b"[]", b" [ ]\n"])
 def test_a_json_file_without_records_gives_no_chunk(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    assert list(open_source("s", files("a.json"), tmp_path).chunks()) == []
+    assert list(chunks_of(open_source("s", files("a.json"), tmp_path))) == []
 
 
 def test_a_byte_order_mark_before_json(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_only_records_have_an_open_schema(tmp_path: Path, form: str) -> None:
         pl.DataFrame({"n": [1]}).write_parquet(tmp_path / "a.parquet")
     else:
         (tmp_path / f"a.{form}").write_bytes(content[form])
-    (chunk,) = open_source("s", files(f"a.{form}"), tmp_path).chunks()
+    (chunk,) = chunks_of(open_source("s", files(f"a.{form}"), tmp_path))
     assert chunk.open_schema is (form in ("ndjson", "json"))
 
 
@@ -361,7 +361,7 @@ def test_records_without_fields_keep_their_number(tmp_path: Path) -> None:
 
 def test_ndjson_comes_in_pieces(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(f'{{"n": {i}}}\n' for i in range(25)))
-    chunks = list(open_source("s", files("a.jsonl", batch_size=10), tmp_path).chunks())
+    chunks = list(chunks_of(open_source("s", files("a.jsonl", batch_size=10), tmp_path)))
     assert [chunk.origin.rpartition("/")[2] for chunk in chunks] == [
         "a.jsonl lines 1-10", "a.jsonl lines 11-20", "a.jsonl lines 21-25"
     ]  # fmt: skip

@@ -15,8 +15,9 @@ import pytest
 from pydantic import SecretStr
 
 from engine.errors import DataError, SourceError, TransientSourceError
-from engine.sources import mysql, open_source, reading
+from engine.sources import open_source, reading
 from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec, S3Spec
+from tests.sources.reads import chunks_of
 
 
 class PanicException(BaseException):
@@ -89,21 +90,8 @@ def test_an_interrupt_passes_unchanged(
     pkgutil.resolve_name(target)  # imports what is to be replaced
     monkeypatch.setattr(target, interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
-        list(open_source("s", spec, tmp_path).chunks())
+        list(chunks_of(open_source("s", spec, tmp_path)))
     assert caught.value is interrupt
-
-
-def test_an_interrupt_in_connectorx_passes_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    import connectorx
-
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(mysql, "_probe", lambda _: None)
-    monkeypatch.setattr(connectorx, "read_sql", interrupted)
-    spec = DatabaseSpec(type="database", connection_string="mysql://h/d", table="t")
-    with pytest.raises(KeyboardInterrupt):
-        list(open_source("s", spec, Path()).chunks())
 
 
 @pytest.mark.parametrize(
@@ -124,7 +112,7 @@ def test_an_interrupt_in_connectorx_passes_unchanged(monkeypatch: pytest.MonkeyP
 def test_an_odd_connection_string_is_an_error_without_secrets(url: str) -> None:
     spec = DatabaseSpec(type="database", connection_string=SecretStr(url), table="t", timeout_seconds=2.0)
     with pytest.raises(SourceError) as caught:
-        list(open_source("s", spec, Path()).chunks())
+        list(chunks_of(open_source("s", spec, Path())))
     scheme = url.partition(":")[0]
     codes = {"mysql": {"source.invalid_request"}, "postgresql": {"source.invalid_request", "source.no_connection"}}
     assert caught.value.code in codes[scheme]
@@ -137,7 +125,7 @@ def test_an_odd_connection_string_is_an_error_without_secrets(url: str) -> None:
 def test_an_odd_endpoint_is_an_error(url: str) -> None:
     spec = S3Spec(type="s3", bucket="lake", key="x.csv", endpoint_url=url, access_key="aaaa", secret_key="bbbb")
     with pytest.raises(SourceError) as caught:
-        list(open_source("s", spec, Path()).chunks())
+        list(chunks_of(open_source("s", spec, Path())))
     assert caught.value.code == "source.invalid_request"
     assert not isinstance(caught.value, TransientSourceError)
 
@@ -146,7 +134,7 @@ def test_opening_a_source_loads_no_heavy_package() -> None:
     script = """
 import sys
 from pathlib import Path
-from engine.sources import open_source
+from engine.sources import Request, open_source
 from engine.spec import ApiSpec, DatabaseSpec, FileSpec, S3Spec
 open_source("s", FileSpec(type="file", path="x.csv"), Path())
 open_source("s", S3Spec(type="s3", bucket="lake", key="x.csv"), Path())
@@ -162,14 +150,15 @@ def test_reading_sqlite_does_not_load_pandas() -> None:
     script = """
 import sqlite3, sys, tempfile
 from pathlib import Path
-from engine.sources import open_source
+from engine.sources import Request, open_source
 from engine.spec import DatabaseSpec
 folder = Path(tempfile.mkdtemp())
 with sqlite3.connect(folder / "x.db") as c:
     c.execute("CREATE TABLE t AS SELECT 1 AS a, 'x' AS b")
 c.close()
 spec = DatabaseSpec(type="database", connection_string="sqlite:///x.db", table="t")
-print([chunk.frame.collect().rows() for chunk in open_source("s", spec, folder).chunks()], "pandas" in sys.modules)
+with open_source("s", spec, folder).open(Request()) as opened:
+    print([chunk.frame.collect().rows() for chunk in opened.chunks()], "pandas" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[[(1, 'x')]] False\n"

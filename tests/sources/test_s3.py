@@ -14,7 +14,7 @@ from engine.errors import SourceError
 from engine.sources import open_source
 from engine.spec import S3Spec
 from tests.servers.ceph import ACCESS_KEY, BUCKET, SECRET_KEY, Ceph
-from tests.sources.reads import read
+from tests.sources.reads import chunks_of, read
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_keys_that_look_like_patterns(lake: Ceph, form: str) -> None:
 
 def test_which_objects_have_an_open_schema(lake: Ceph) -> None:
     for key, known in {"raw/a.csv": [False], "raw/a.ndjson": [True], "raw/blank.ndjson": []}.items():
-        chunks = open_source("s", objects(lake, key), Path()).chunks()
+        chunks = chunks_of(open_source("s", objects(lake, key), Path()))
         assert [chunk.open_schema for chunk in chunks] == known
 
 

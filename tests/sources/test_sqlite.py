@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SourceError, TransientSourceError
-from engine.sources import open_source
-from tests.sources.reads import database, read
+from engine.sources import CursorValue, Promise, Request, open_source, sqlite
+from engine.sources.relation import Relation
+from tests.sources.interrupted import broken_off, continued
+from tests.sources.reads import chunks_of, collected, database, read
 
 Make = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _chunks_of_100_000_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("relation", "database_file"):
+        monkeypatch.setattr(f"engine.sources.{module}.CHUNK_ROWS", 100_000)
+    monkeypatch.setattr("engine.sources.relation.CHUNK_BYTES", 2**25)
 
 
 @pytest.fixture
@@ -88,16 +100,20 @@ def test_a_first_value_after_many_nulls_has_its_type(make: Make, late: Any) -> N
 def test_large_tables_come_in_chunks(make: Make) -> None:
     rows = [(i, f"name {i}", i / 7) for i in range(250_001)]
     source = open_source("s", database(make("id INTEGER PRIMARY KEY, name TEXT, x REAL", rows), table="t"), Path())
-    frames = [chunk.frame.collect() for chunk in source.chunks()]
-    assert len(frames) == 2
-    assert pl.concat(frames).rows() == rows
+    chunks = list(chunks_of(source))
+    assert [(chunk.number, chunk.part, chunk.last, chunk.rows) for chunk in chunks] == [
+        (0, 0, True, 100_000),
+        (1, 0, True, 100_000),
+        (2, 0, True, 50_001),
+    ]
+    assert collected(chunks).rows() == rows
 
 
 def test_a_read_may_stop_early_and_begin_again(make: Make) -> None:
     spec = database(make("id INTEGER", [(i,) for i in range(300_000)]), table="t")
     source = open_source("s", spec, Path())
-    assert next(iter(source.chunks())).number == 0
-    assert sum(chunk.rows or 0 for chunk in source.chunks()) == 300_000
+    assert next(iter(chunks_of(source))).number == 0
+    assert sum(chunk.rows or 0 for chunk in chunks_of(source)) == 300_000
 
 
 def test_odd_names(make: Make) -> None:
@@ -201,6 +217,266 @@ def test_a_locked_database_may_be_tried_again(make: Make) -> None:
             read(database(url, table="t", timeout_seconds=0.2))
         holder.stdin.write("\n")
     assert read(database(url, table="t")).height == 1
+
+
+def test_a_reading_vouches_for_what_it_gives(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY", [(1,)])
+    with open_source("s", database(url, table="t"), Path()).open(Request()) as reading:
+        assert reading.promise == Promise(snapshot="one", counted=True)
+        assert (reading.bound, reading.trace, reading.kept) == (None, None, frozenset())
+        assert collected(reading.chunks()).rows() == [(1,)]
+    with open_source("s", database(url, table="t", cursor="id"), Path()).open(Request()) as reading:
+        assert reading.promise.late_commits == "none_missed"
+        assert "lateness" in str(reading.promise.note)
+
+
+def rows_of(number: int) -> list[tuple[int, str]]:
+    return [(i * 3 - 1000, f"name {i}") for i in range(number)]
+
+
+@pytest.mark.parametrize("declaration", ["id INTEGER PRIMARY KEY, name TEXT", "rowid TEXT, oid TEXT"])
+def test_an_interrupted_reading_goes_on(make: Make, declaration: str) -> None:
+    rows = rows_of(250_000)
+    if "oid" in declaration:  # one name of the rowid is left
+        rows = [(str(i), name) for i, name in rows]  # type: ignore[misc]
+    source = open_source("s", database(make(declaration, rows), table="t"), Path())
+    began = broken_off(source, pieces=2)
+    assert [(piece.number, piece.rows) for piece in began.landed] == [(0, 100_000), (1, 100_000)]
+    kept, rest = continued(source, began)
+    assert kept == {0, 1}
+    assert rest.rows() == rows[200_000:]
+
+
+def test_a_piece_that_lost_rows_is_read_anew(make: Make) -> None:
+    source = open_source("s", database(make("id INTEGER PRIMARY KEY, name TEXT", rows_of(250_000)), table="t"), Path())
+    began = broken_off(source, pieces=2)
+    short = replace(began, landed=[began.landed[0], replace(began.landed[1], rows=99_999)])
+    kept, rest = continued(source, short)
+    assert kept == {0}
+    assert rest.rows() == rows_of(250_000)[100_000:]
+
+
+def test_a_changed_file_is_read_anew(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY, name TEXT", rows_of(150_000))
+    source = open_source("s", database(url, table="t"), Path())
+    began = broken_off(source, pieces=1)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("UPDATE t SET name = 'NAME 0' WHERE id = -1000")
+    kept, rest = continued(source, began)
+    assert kept == frozenset()
+    assert rest.rows() == [(-1000, "NAME 0"), *rows_of(150_000)[1:]]
+
+
+def test_what_is_still_in_the_wal_is_read_and_a_change_there_seen(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY, name TEXT", rows_of(150_000))
+    source = open_source("s", database(url, table="t"), Path())
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('PRAGMA journal_mode = WAL'); c.execute('DELETE FROM t WHERE id < 0'); print(1, flush=True); "
+        "input(); c.execute('DELETE FROM t WHERE id < 3000'); print(2, flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, url.removeprefix("sqlite:///")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == "1\n"
+        began = broken_off(source, pieces=1)
+        kept, rest = continued(source, began)
+        assert kept == {0}
+        assert rest.height == 150_000 - 334 - 100_000
+        with source.open(Request()) as reading:
+            chunks = reading.chunks()
+            first = next(chunks)
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+            assert writer.stdout.readline() == "2\n"  # a writer does not wait, nor is it seen
+            assert collected([first, *chunks]).height == 150_000 - 334
+        kept, rest = continued(source, began)
+        assert kept == frozenset()
+        assert rest["id"].to_list() == [i for i, _ in rows_of(150_000) if i >= 3000]
+        writer.stdin.write("\n")
+
+
+def test_another_selection_is_read_anew(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY, name TEXT", rows_of(150_000))
+    began = broken_off(open_source("s", database(url, table="t"), Path()), pieces=1)
+    for keys in ({"columns": ("id",)}, {"filter": "id > 0"}):
+        kept, rest = continued(open_source("s", database(url, table="t", **keys), Path()), began)
+        assert kept == frozenset()
+        assert rest.height == (150_000 if "columns" in keys else 150_000 - 334)
+
+
+@pytest.mark.parametrize("kind", ["query", "view", "without rowid", "hidden rowid"])
+def test_what_has_no_rowid_is_one_piece(make: Make, kind: str) -> None:
+    hidden = kind == "hidden rowid"
+    declaration = "rowid INT, OID INT, _rowid_ INT" if hidden else "id INTEGER PRIMARY KEY, name TEXT"
+    rows = [(i, i, i) for i in range(150_000)] if hidden else rows_of(150_000)
+    url = make(declaration + (") WITHOUT ROWID --" if kind == "without rowid" else ""), rows)
+    if kind == "view":
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute("CREATE VIEW v AS SELECT * FROM t")
+    asked = {"query": "SELECT * FROM t"} if kind == "query" else {"table": "v" if kind == "view" else "t"}
+    with open_source("s", database(url, **asked), Path()).open(Request()) as reading:
+        assert reading.seal is None
+        chunks = list(reading.chunks())
+    assert [(c.number, c.part, c.last, c.mark) for c in chunks] == [(0, 0, False, None), (0, 1, True, None)]
+    assert collected(chunks).rows() == rows
+
+
+def test_wide_rows_come_in_parts(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY, data BLOB", [(i, bytes([i % 256]) * 2000) for i in range(60_000)])
+    chunks = list(chunks_of(open_source("s", database(url, table="t"), Path())))
+    assert [(c.number, c.part, c.last) for c in chunks] == [(0, 0, False), (0, 1, True)]
+    assert collected(chunks)["id"].to_list() == list(range(60_000))
+
+
+def test_columns_and_filter(make: Make) -> None:
+    url = make("id INTEGER, name TEXT, age INT", [(1, "a", 5), (2, "b", 7), (3, "c", None)])
+    spec = database(url, table="t", columns=("years", "id"), column_mapping={"age": "years"}, filter="age > 5 -- old")
+    assert read(spec).rows(named=True) == [{"id": 2, "age": 7}]
+    assert read(database(url, query="SELECT * FROM t", columns=("name",), filter="id <> 2")).rows() == [("a",), ("c",)]
+    # 1 OR 1 must not open the other conditions
+    spec = database(url, table="t", filter="1 OR 1", cursor="id")
+    assert since(spec, 3)["id"].to_list() == [3]
+    with pytest.raises(SourceError, match="has no column 'nam', which columns names"):
+        read(database(url, table="t", columns=("nam",)))
+    with pytest.raises(SourceError, match="no such column: nope"):
+        read(database(url, table="t", filter="nope > 1"))
+
+
+def since(spec: Any, value: CursorValue) -> pl.DataFrame:
+    return collected(chunks_of(open_source("s", spec, Path()), Request(since=value)))
+
+
+@pytest.mark.parametrize(
+    ("declared", "values", "begin", "expected"),
+    [
+        ("INTEGER", [1, 5, None, 9], 5, [5, None, 9]),
+        ("INTEGER", [2**63 - 1, -(2**63)], 2**63 - 1, [2**63 - 1]),
+        ("INTEGER", [2**63 - 1, -(2**63)], -(2**63), [2**63 - 1, -(2**63)]),
+        ("REAL", [0.1, 0.1 + 0.2, 0.3, float("inf")], 0.1 + 0.2, [0.1 + 0.2, float("inf")]),
+        ("", [1, 2.5, 3], 2.5, [2.5, 3.0]),
+        ("TEXT", ["2026-01-01", "2026-01-02", None], "2026-01-02", ["2026-01-02", None]),
+        ("TEXT", ["10", "9"], "9", ["9"]),
+        ("TEXT COLLATE NOCASE", ["a", "B"], "a", ["a"]),
+        ("DATETIME", ["2026-01-01 00:00", "2026-01-01T00:00"], "2026-01-01T00:00", ["2026-01-01T00:00"]),
+        ("TEXT", ["it's", "it"], "it's", ["it's"]),
+    ],
+)
+def test_a_cursor(make: Make, declared: str, values: list[Any], begin: CursorValue, expected: list[Any]) -> None:
+    url = make(f"c {declared}", [(v,) for v in values])
+    assert since(database(url, table="t", cursor="c"), begin)["c"].to_list() == expected
+    assert since(database(url, query="SELECT * FROM t", cursor="c"), begin)["c"].to_list() == expected
+
+
+def test_a_cursor_beyond_every_row_gives_none(make: Make) -> None:
+    frame = since(database(make("id INTEGER, name TEXT", [(1, "a")]), table="t", cursor="id"), 2)
+    assert frame.schema == {"id": pl.Int64, "name": pl.String}
+    assert frame.height == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "begin", "text"),
+    [
+        ([1, "a"], None, "the cursor 'c' holds numbers and texts, which have no common order"),
+        ([1, "a"], 1, "the cursor 'c' holds numbers and texts, which have no common order"),
+        ([1, 2], "a", "the cursor 'c' held texts until now, and holds numbers"),
+        (["a"], 1, "the cursor 'c' held numbers until now, and holds texts"),
+        ([b"a"], None, "the cursor 'c' holds blobs"),
+        ([1], True, "the cursor 'c' cannot begin at True, a bool"),
+    ],
+)
+def test_what_is_no_cursor(make: Make, values: list[Any], begin: Any, text: str) -> None:
+    spec = database(make("c", [(v,) for v in values]), table="t", cursor="c")
+    with pytest.raises(SourceError, match=text) as caught:
+        since(spec, begin)
+    assert caught.value.code == "source.cursor"
+
+
+def test_a_boolean_is_no_cursor(make: Make) -> None:
+    with pytest.raises(SourceError, match="the cursor 'c' holds booleans"):
+        read(database(make("c BOOLEAN", [(1,)]), table="t", cursor="c"))
+
+
+def test_a_large_increment_is_read_in_pieces(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY, at INT", [(i, i % 10) for i in range(300_000)])
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("CREATE INDEX i ON t (at)")
+    source = open_source("s", database(url, table="t", cursor="at"), Path())
+    chunks = list(chunks_of(source, Request(since=5)))
+    assert [c.rows for c in chunks] == [100_000, 50_000]
+    assert collected(chunks)["id"].to_list() == [i for i in range(300_000) if i % 10 >= 5]
+
+
+def test_the_keys_of_all_rows_are_equal_to_those_read(make: Make) -> None:
+    url = make("k, at INT, v TEXT", [("a", 1, "x"), (1, 2, "y"), (2, 3, "z"), (3, None, "filtered")])
+    spec = database(
+        url,
+        table="t",
+        cursor="at",
+        deduplicate={"keys": ["key"]},
+        column_mapping={"k": "key"},
+        filter="v <> 'filtered'",
+    )
+    with open_source("s", spec, Path()).open(Request(since=2)) as reading:
+        assert collected(reading.chunks()).rows() == [("1", 2, "y"), ("2", 3, "z")]
+        assert collected(reading.keys(["k"])).rows() == [("a",), ("1",), ("2",)]
+
+
+def test_lost_rows_are_an_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = make("id INTEGER", [(1,), (2,)])
+    whole = sqlite._batches
+
+    def short(*asked: Any) -> Any:
+        for batch in whole(*asked):
+            yield batch.slice(1)
+
+    monkeypatch.setattr(sqlite, "_batches", short)
+    with pytest.raises(TransientSourceError, match="1 rows were read where the database counts 2"):
+        read(database(url, table="t"))
+
+
+def test_an_interrupt_ends_it_at_once(make: Make) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    counting = (
+        "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 20000000) SELECT max(i) AS m FROM c"
+    )
+    spec = database(make("id INTEGER", []), query=counting)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            read(spec)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 2
+
+
+def test_a_query_without_end_is_given_up(make: Make) -> None:
+    endless = "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 3000000) SELECT max(i) AS m FROM c"
+    spec = database(make("id INTEGER", []), query=endless, timeout_seconds=0.05)
+    with pytest.raises(TransientSourceError, match="gave nothing within") as caught:
+        read(spec)
+    assert caught.value.code == "source.timeout"
+
+
+def test_a_probe_tells_types_and_what_slows(make: Make) -> None:
+    url = make("id INTEGER PRIMARY KEY, at DATETIME, x", [(1, "2026-01-01", 0.5), (2, "2026-01-02", 1)])
+    probe = sqlite.probe(Relation("s", database(url, table="t", cursor="at"), Path()))
+    assert probe.server.startswith("SQLite 3.")
+    assert probe.rows_estimate == 2
+    assert probe.columns == (("id", "INTEGER", "int64"), ("at", "DATETIME", "string"), ("x", "", "double"))
+    assert probe.warnings == (
+        "writers wait while it is read: its journal mode is delete; in WAL mode they need not",
+        "no index on the cursor 'at': every run looks at all rows",
+    )
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE INDEX i ON t (at)")
+    assert sqlite.probe(Relation("s", database(url, table="t", cursor="at"), Path())).warnings == ()
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

@@ -1,0 +1,13 @@
+"""Landing: a source's rows as Parquet, mapped, complete in their keys, deduplicated; whole or, piece by piece, resumed.
+
+Order per source: extract → mapping → required and critical columns → deduplication and merging with what landed before.
+A piece is landed once the journal (the ledger's) has it; a table, once the ledger has its files and the cursor's
+position in one transaction. Files never change: whatever replaces one has a name of its own.
+"""
+
+from engine.landing.changes import changes, fresh
+from engine.landing.journal import InLedger, Journal
+from engine.landing.land import LandedTable, land
+from engine.landing.metrics import Metrics
+
+__all__ = ["InLedger", "Journal", "LandedTable", "Metrics", "changes", "fresh", "land"]

@@ -1,0 +1,215 @@
+"""Landing one read of a source: extract, give all files one schema, merge with what had landed before."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from engine.frames import column as exactly
+from engine.landing import files
+from engine.landing.extract import Extracted, Extraction, Wait, footer_bytes, nothing
+from engine.landing.journal import InMemory, Journal
+from engine.landing.merge import Merge, Merged
+from engine.landing.metrics import Metrics
+from engine.landing.position import decode, earlier, encode, held_back
+from engine.landing.schema import unify
+from engine.ledger import File, Read
+from engine.sources import CursorValue, Promise, Source, reading
+from engine.spec import DatabaseSpec, SourceSpec, secrets_of
+from engine.steps import reached
+
+
+@dataclass(frozen=True)
+class LandedTable:
+    """A landed table: its files in order (at least one, maybe without rows), and how it came about.
+
+    Attributes:
+        root: the folder that the files' paths start from.
+        position: where the next read goes on, JSON-ready; None without a cursor.
+        trace: what the source left for its next read.
+        schema: column: dtype.
+    """
+
+    root: Path
+    files: tuple[File, ...]
+    metrics: Metrics
+    schema: Mapping[str, str] = field(default_factory=dict)
+    position: Mapping[str, Any] | None = None
+    trace: Mapping[str, Any] | None = None
+    promise: Promise = field(default_factory=Promise)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, absolute."""
+        return tuple(self.root / file.path for file in self.files)
+
+    def scan(self) -> pl.LazyFrame:
+        """The whole table, lazily."""
+        return pl.scan_parquet(list(self.paths), hive_partitioning=False, glob=False)
+
+
+def land(
+    source: Source,
+    spec: SourceSpec,
+    folder: Path,
+    *,
+    name: str,
+    memory_limit: str,
+    root: Path | None = None,
+    journal: Journal | None = None,
+    base: Read | None = None,
+    progress: Callable[[int], object] | None = None,
+    wait: Wait | None = None,
+) -> LandedTable:
+    """Reads ``source`` into ``folder`` and gives the table that it makes, with ``base`` where that is extended.
+
+    A transient failure is followed by another attempt, up to ``spec.max_retries`` times; it goes on from the pieces
+    that have landed, if the source can vouch for them.
+
+    Args:
+        root: the folder that recorded paths start from; default: ``folder``.
+        journal: where landed pieces are recorded; default: nowhere.
+        base: the read whose table this one extends; None: this read is the whole table.
+        progress: called with the number of rows landed so far.
+        wait: sleeps between attempts; default: really.
+
+    Raises:
+        SourceError: the source cannot be read, or lacks a required column.
+    """
+    started = time.monotonic()
+    extraction = Extraction(
+        source,
+        spec,
+        root or folder,
+        folder,
+        name,
+        journal or InMemory(),
+        since=_since(spec, base, name),
+        trace=base.trace if base else None,
+        find_keys=_find_keys(spec, base),
+        progress=progress,
+    )
+    if wait is not None:
+        extraction.wait = wait
+    landing = _Landing(extraction, spec, base, memory_limit)
+    found = extraction.run()
+    try:
+        table = landing.finish(found)
+    finally:
+        shutil.rmtree(folder / "spill", ignore_errors=True)
+    table.metrics.duration_seconds = time.monotonic() - started
+    return table
+
+
+def _since(spec: SourceSpec, base: Read | None, name: str) -> CursorValue | None:
+    position = decode(base.position) if base else None
+    if position is None or not isinstance(spec, DatabaseSpec):
+        return None
+    return earlier(position, spec.lateness, name)
+
+
+def _find_keys(spec: SourceSpec, base: Read | None) -> tuple[str, ...]:
+    """The key columns, where a read is to find out which rows the source has deleted."""
+    if base is None or not isinstance(spec, DatabaseSpec) or spec.deduplicate is None:
+        return ()
+    return spec.deduplicate.keys if spec.effective_mode == "merge" and spec.deletes == "find" else ()
+
+
+@dataclass
+class _Landing:
+    """From landed pieces to the table."""
+
+    extraction: Extraction
+    spec: SourceSpec
+    base: Read | None
+    memory_limit: str
+
+    def finish(self, found: Extracted) -> LandedTable:
+        extraction, root = self.extraction, self.extraction.root
+        old = [root / file.path for file in self.base.files] if self.base else []
+        new = [root / file.path for file in found.files] or [root / nothing(extraction).path]
+        largest = self._largest(new)
+        with reading("the landed chunks", extraction.name, secrets_of(self.spec)):
+            paths = unify([*old, *new], extraction.folder, name=extraction.name, open_schema=found.open_schema)
+            merged = self._merge(paths[: len(old)], paths[len(old) :], found)
+            kept = self._worth_keeping(merged.files)
+            if old:
+                kept = files.compact(kept, extraction.folder)
+        for path in found.keys or ():
+            path.unlink(missing_ok=True)
+        known = {root / f.path: f for f in (*found.files, *(self.base.files if self.base else ()))}
+        table = tuple(known[p] if p in known else files.seal(p, root) for p in kept)
+        reached("table.written")
+        metrics = self._metrics(found, merged, table)
+        position = self._forward(held_back(largest, found.bound))
+        schema = {name: str(dtype) for name, dtype in files.schema(root / table[0].path).items()}
+        return LandedTable(root, table, metrics, schema, encode(position), found.trace, found.promise)
+
+    def _forward(self, position: CursorValue | None) -> CursorValue | None:
+        """A position never goes back: what lateness read again is no reason to read even more next time."""
+        before = decode(self.base.position) if self.base else None
+        if position is None:
+            return before
+        if before is None or type(before) is not type(position):
+            return position
+        return max(before, position)
+
+    def _largest(self, new: list[Path]) -> CursorValue | None:
+        cursor = self.spec.cursor if isinstance(self.spec, DatabaseSpec) else None
+        if cursor is None:
+            return None
+        column = exactly(cursor)
+        values = []
+        for path in new:
+            dtype = files.schema(path)[cursor]
+            kept = column.filter(column.is_finite()) if dtype.is_float() else column
+            values.append(files.scan(path).select(kept.max().alias("largest")).collect().item())
+        return max((v for v in values if v is not None), default=None)
+
+    def _merge(self, old: list[Path], new: list[Path], found: Extracted) -> Merged:
+        spec = self.spec
+        database = spec if isinstance(spec, DatabaseSpec) else None
+        merges = database is not None and database.effective_mode == "merge"
+        return Merge(
+            old,
+            new,
+            self.extraction.folder,
+            self.extraction.name,
+            self.memory_limit,
+            rule=spec.deduplicate,
+            order_by=database.cursor if database else None,
+            cursor=database.cursor if database else None,
+            keys=found.keys,
+            tombstone=database.tombstone if database and merges else None,
+        ).run()
+
+    def _worth_keeping(self, paths: list[Path]) -> list[Path]:
+        """Without files that hold no rows, but for the one that a table without any needs."""
+        return [path for path in paths if pq.read_metadata(path).num_rows] or paths[:1]
+
+    def _metrics(self, found: Extracted, merged: Merged, table: tuple[File, ...]) -> Metrics:
+        metrics = Metrics(retries=found.retries, chunks_skipped=found.kept)
+        for piece in found.pieces:
+            metrics.records_read += piece.read
+            metrics.records_failed += piece.failed
+            for column, count in piece.failed_by_column.items():
+                metrics.failed_by_column[column] = metrics.failed_by_column.get(column, 0) + count
+            metrics.per_chunk.append({"number": piece.number, "rows": piece.read, "seconds": piece.seconds})
+        metrics.chunks = len(found.pieces) - found.kept
+        metrics.duplicates_removed = merged.unchanged + merged.outranked
+        metrics.records_written = metrics.records_read - metrics.records_failed - metrics.duplicates_removed
+        metrics.rows = sum(file.rows for file in table)
+        metrics.rows_replaced = merged.replaced
+        metrics.rows_deleted = merged.deleted
+        before = sum(file.rows for file in self.base.files) if self.base else 0
+        if metrics.rows != before + metrics.records_written - merged.replaced - merged.deleted:
+            raise AssertionError(f"{self.extraction.name}: {before} rows and {metrics} do not add up")
+        metrics.bytes_processed = footer_bytes(self.extraction.root / file.path for file in found.files)
+        return metrics

@@ -1,0 +1,75 @@
+"""What was read of one source, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Metrics:
+    """The figures of one read.
+
+    ``records_read = records_written + records_failed + duplicates_removed``, always.
+
+    Attributes:
+        records_failed: rows with a null in a critical column.
+        failed_by_column: of those, per critical column (a row may count in several).
+        duplicates_removed: rows that another of their key outranks, or that had landed before, unchanged.
+        bytes_processed: size of the table's columns, uncompressed, in bytes.
+        duration_seconds: wall time of reading and landing.
+        retries: attempts that failed and were followed by another.
+        chunks: pieces read and landed by this run.
+        chunks_skipped: pieces that an interrupted run had landed, and that still hold.
+        rows: of the table as it is now.
+        rows_replaced: rows that had landed before and gave way to newer ones of their key.
+        rows_deleted: rows removed because the source no longer has them, or marks them as deleted.
+        per_chunk: for each piece its number, rows and seconds.
+    """
+
+    records_read: int = 0
+    records_written: int = 0
+    records_failed: int = 0
+    duplicates_removed: int = 0
+    bytes_processed: int = 0
+    duration_seconds: float = 0.0
+    chunks: int = 0
+    chunks_skipped: int = 0
+    retries: int = 0
+    rows: int = 0
+    rows_replaced: int = 0
+    rows_deleted: int = 0
+    failed_by_column: dict[str, int] = field(default_factory=dict)
+    per_chunk: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
+
+    @property
+    def error_rate(self) -> float:
+        """records_failed / records_read; 0.0 when nothing was read."""
+        return self.records_failed / self.records_read if self.records_read else 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        """records_read / duration_seconds; 0.0 when no time passed."""
+        return self.records_read / self.duration_seconds if self.duration_seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, in a stable order."""
+        return {
+            "records_read": self.records_read,
+            "records_written": self.records_written,
+            "records_failed": self.records_failed,
+            "duplicates_removed": self.duplicates_removed,
+            "bytes_processed": self.bytes_processed,
+            "duration_seconds": round(self.duration_seconds, 6),
+            "rows_per_second": round(self.rows_per_second, 1),
+            "error_rate": self.error_rate,
+            "chunks": self.chunks,
+            "chunks_skipped": self.chunks_skipped,
+            "retries": self.retries,
+            "rows": self.rows,
+            "rows_replaced": self.rows_replaced,
+            "rows_deleted": self.rows_deleted,
+            "failed_by_column": dict(self.failed_by_column),
+            "per_chunk": [dict(chunk) for chunk in self.per_chunk],
+        }

@@ -1,0 +1,10 @@
+"""The ledger: the one durable record of runs, reads, landed tables, fits and published files.
+
+SQLite in the workdir, or a PostgreSQL database that several machines share. One lease per pipeline, with an epoch:
+whoever has lost the lease can write nothing any more.
+"""
+
+from engine.ledger.ledger import Ledger, make_workdir
+from engine.ledger.records import File, Piece, Read
+
+__all__ = ["File", "Ledger", "Piece", "Read", "make_workdir"]

@@ -1,0 +1,82 @@
+"""What the ledger tells of reads: their pieces while they go on, their files once they have landed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class File:
+    """A Parquet file below the workdir.
+
+    Attributes:
+        path: relative to the workdir.
+        rows: how many it holds.
+        bytes: its size on disk.
+        sha256: of its content, in hexadecimal; None where an earlier version of the ledger did not keep it.
+    """
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a source, landed.
+
+    Attributes:
+        number: in reading order.
+        mark: by which the source can tell whether it still holds.
+        read: rows read of it.
+        failed: rows left out for a null in a critical column, and how many per column.
+        files: its rows that go on, in order.
+        seconds: from the piece before it until it was written.
+    """
+
+    number: int
+    mark: Mapping[str, Any] | None
+    read: int
+    failed: int
+    failed_by_column: Mapping[str, int]
+    files: tuple[File, ...]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read of a source by a run, and the table it led to.
+
+    Attributes:
+        state: ``reading``, ``landed``, ``accepted``, ``blocked``, or ``abandoned`` (it never landed).
+        mode: ``full``, ``append`` or ``merge``.
+        base: the read whose table this one extends; None for a full read.
+        position: where the next read goes on, JSON-ready; None without a cursor.
+        trace: what the source left for its next read.
+        promise: what the reading vouched for.
+        schema: column: dtype of the landed table.
+        files: the table; empty unless it is still kept.
+    """
+
+    read_id: str
+    pipeline: str
+    source: str
+    run_id: str
+    location: str
+    mode: str
+    state: str
+    fingerprint: str
+    started_at: str
+    landed_at: str | None = None
+    base: str | None = None
+    position: Mapping[str, Any] | None = None
+    seal: Mapping[str, Any] | None = None
+    trace: Mapping[str, Any] | None = None
+    promise: Mapping[str, Any] | None = None
+    schema: Mapping[str, str] | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Any] | None = None
+    files: tuple[File, ...] = ()

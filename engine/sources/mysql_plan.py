@@ -1,0 +1,208 @@
+"""How a relation of MySQL or MariaDB is cut into pieces, each of which is one query."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.errors import SourceError
+from engine.sources.mysql_columns import BYTES, TEXTS, Column, Key, identifier, impossible, planned
+from engine.sources.mysql_session import Session
+from engine.sources.mysql_tables import Table
+from engine.sources.relation import CHUNK_BYTES, CHUNK_ROWS, Relation
+
+LIMIT_ROWS = 1_000_000  # of one query: its whole result is held in memory
+LIMIT_BYTES = 512 * 2**20
+HASH_ROWS = 250_000
+TORN = "read in ranges, each of its own moment"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows that are read at once.
+
+    Attributes:
+        number: in the order of the key.
+        where: the condition of its rows, besides those of all pieces.
+        mark: its bounds, if a later reading can find them again.
+    """
+
+    number: int
+    where: str | None = None
+    mark: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a relation is read.
+
+    Attributes:
+        table: what is read.
+        columns: of it.
+        where: the conditions of all pieces.
+        rows: how many meet them.
+        pieces: which together have all those rows, each once.
+        ranged: whether the pieces are ranges of the table's key.
+        note: what is to be said about it.
+    """
+
+    table: Table
+    columns: tuple[Column, ...]
+    where: tuple[str, ...]
+    rows: int
+    pieces: tuple[Piece, ...] = (Piece(0),)
+    ranged: bool = False
+    note: str | None = None
+
+    def sql(self, piece: Piece, query: str | None) -> str:
+        """The SELECT of a piece; ``query`` itself, where it is read as it stands, so that its ORDER BY counts."""
+        plain = [column.select for column in self.columns] == [identifier(f.name) for f in self.table.fields]
+        if query is not None and plain and not self.where:
+            return query
+        select = ", ".join(f"{column.select} AS {identifier(column.name)}" for column in self.columns)
+        source = self.table.forced if self.ranged else self.table.sql
+        order = ""
+        if self.table.key and self.ranged:  # qualified: by itself a name would mean the cast column
+            order = " ORDER BY " + ", ".join(
+                f"{self.table.sql}.{identifier(part.name)}" for part in self.table.key.parts
+            )
+        return f"SELECT {select} FROM {source}{_where(*self.where, piece.where)}{order}"
+
+    def count(self, session: Session, piece: Piece | None = None) -> int:
+        """How many rows there are now, of all pieces or one."""
+        conditions = _where(*self.where, piece.where if piece else None)
+        return int(session.rows(f"SELECT COUNT(*) FROM {self.table.sql}{conditions}")[0][0])
+
+
+def plan_of(
+    session: Session,
+    relation: Relation,
+    table: Table,
+    names: Sequence[str],
+    since: tuple[str, ...],
+    bounds: Sequence[Sequence[str]] | None = None,
+) -> Plan:
+    """How the named columns are read; by the bounds of an interrupted reading, where there are any."""
+    columns = tuple(planned(relation, field) for field in table.fields if field.name in names)
+    where = ((f"({relation.spec.filter}\n)",) if relation.spec.filter else ()) + since
+    key = table.key if table.stored else None
+    last = bounds[-1] if bounds else _largest(session, table, key) if key else None
+    upto = (f"({' OR '.join(filter(None, [key.upto(last), key.nulls]))})",) if key and last else ()
+    rows = check_dates(session, relation, table, columns, (*where, *upto))
+    plan = Plan(table, columns, (*where, *upto), rows)
+    size = rows * table.row_bytes
+    fits = rows <= LIMIT_ROWS and size <= LIMIT_BYTES
+    if bounds is None and rows <= max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes))):
+        return plan
+    if relation.spec.consistent:
+        if not fits:
+            raise _too_many(relation, rows, "remove consistent, or read less with filter")
+        return plan
+    if key is not None and last is not None:
+        ranges = _ranges(session, table, key, plan, last, bounds)
+        if ranges is not None:
+            return ranges
+    if fits:
+        return plan
+    if not table.stored:
+        raise _too_many(relation, rows, "read a table with a key, or less with filter or query")
+    return _hashed(session, relation, plan)
+
+
+def _largest(session: Session, table: Table, key: Key) -> list[str] | None:
+    """The largest key there is; rows above it are the next run's."""
+    order = ", ".join(f"{identifier(part.name)} DESC" for part in key.parts)
+    present = f"NOT ({key.nulls})" if key.nulls else None
+    found = session.rows(f"SELECT {key.exact} FROM {table.forced}{_where(present)} ORDER BY {order} LIMIT 1")
+    return key.literals(found[0]) if found else None
+
+
+def _ranges(
+    session: Session, table: Table, key: Key, plan: Plan, last: Sequence[str], bounds: Sequence[Sequence[str]] | None
+) -> Plan | None:
+    """The plan in ranges of the key; None where too many rows have no key."""
+    nulls = Piece(0, f"({key.nulls})", {"null": True}) if key.nulls else None
+    alone = plan.count(session, nulls) if nulls else 0
+    if alone > LIMIT_ROWS:
+        return None
+    present = f"NOT ({key.nulls})" if key.nulls else None
+    if bounds is None:
+        step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes)))
+        bounds = []
+        after = None
+        while True:
+            where = _where(*plan.where, present, after)
+            select = f"SELECT {key.exact} FROM {table.forced}{where} ORDER BY {key.order} LIMIT 1 OFFSET {step - 1}"
+            found = session.rows(select)
+            if not found:
+                break
+            bounds.append(key.literals(found[0]))
+            after = key.beyond(bounds[-1])
+        if not bounds or bounds[-1] != list(last):
+            bounds.append(list(last))
+    pieces = []
+    for number, upto in enumerate(bounds):
+        before = bounds[number - 1] if number else None
+        conditions = [present, key.beyond(before) if before else None, key.upto(upto)]
+        mark = {"after": list(before) if before else None, "upto": list(upto)}
+        pieces.append(Piece(number, " AND ".join(filter(None, conditions)), mark))
+    if nulls:
+        pieces.append(replace(nulls, number=len(pieces)))
+    return replace(plan, pieces=tuple(pieces), ranged=True, note=TORN if len(pieces) > 1 else None)
+
+
+def _hashed(session: Session, relation: Relation, plan: Plan) -> Plan:
+    """The plan in parts by a hash of the row, of about equal size."""
+    values = []
+    for field in plan.table.fields:
+        name = identifier(field.name)
+        values.append(f"HEX(LEFT({name}, 255))" if field.type in TEXTS or field.charset != BYTES else name)
+    parts_ = max(2, math.ceil(plan.rows / HASH_ROWS), math.ceil(plan.rows * plan.table.row_bytes / CHUNK_BYTES / 4))
+    part = f"MOD(CRC32(CONCAT_WS(',', {', '.join(values)})), {parts_})"
+    sizes = session.rows(f"SELECT {part} AS part, COUNT(*) FROM {plan.table.sql}{_where(*plan.where)} GROUP BY part")
+    if max((size for _, size in sizes), default=0) > LIMIT_ROWS:
+        raise _too_many(relation, plan.rows, "give the table a primary key: too many of its rows are alike")
+    return replace(
+        plan,
+        rows=sum(size for _, size in sizes),
+        pieces=tuple(Piece(i, f"{part} = {i}") for i in range(parts_)),
+        note=f"without a key it takes {parts_} scans, each of its own moment: give the table a primary key",
+    )
+
+
+def check_dates(
+    session: Session, relation: Relation, table: Table, columns: Sequence[Column], where: Sequence[str]
+) -> int:
+    """The number of rows.
+
+    Raises:
+        SourceError: some have a date that no calendar has.
+    """
+    checks = [(column, check) for column in columns if (check := impossible(column))]
+    sums = "".join(f", SUM({check})" for _, check in checks)
+    ((rows, *wrong),) = session.rows(f"SELECT COUNT(*){sums} FROM {table.sql}{_where(*where)}")
+    for (column, _), count in zip(checks, wrong, strict=True):
+        if count:
+            name = identifier(column.name)
+            raise relation.error(
+                f"column {column.name!r} has zero or impossible dates in {count} rows, which cannot be read",
+                code="source.unsupported_value",
+                fix=f"query: SELECT …, CAST({name} AS CHAR) AS {name}; or NULLIF({name}, 0) AS {name} for zero dates",
+            )
+    return int(rows)
+
+
+def _too_many(relation: Relation, rows: int, fix: str) -> SourceError:
+    return relation.error(
+        f"{rows} rows are too many for one read (the limit is {LIMIT_ROWS} rows, {LIMIT_BYTES >> 20} MiB)",
+        code="source.too_many_rows",
+        allowed="any number of rows of a table with a primary or unique key; else up to the limit",
+        fix=fix,
+    )
+
+
+def _where(*conditions: str | None) -> str:
+    kept = [condition for condition in conditions if condition]
+    return f" WHERE {' AND '.join(kept)}" if kept else ""

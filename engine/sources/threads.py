@@ -1,0 +1,182 @@
+"""Reading pieces in threads: bounded in memory, under a deadline, given up at once.
+
+A native driver that waits for a dead connection can be neither interrupted nor told to stop. So no driver runs in the
+caller's thread: the caller waits for chunks, can be interrupted there, and leaves a thread behind that does not answer.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+from engine.sources import Chunk
+
+Session = TypeVar("Session")
+Piece = TypeVar("Piece")
+T = TypeVar("T")
+
+JOIN_SECONDS = 2.0  # for threads to close what they have open, once they were told to stop
+
+
+@dataclass(frozen=True)
+class _End:
+    """A thread has ended; with the error it ended by."""
+
+    error: BaseException | None
+
+
+class Stalled(Exception):  # noqa: N818 - what happened, for the caller to word
+    """Nothing arrived within the deadline."""
+
+
+def begin(function: Callable[[], T]) -> Future[T]:
+    """What ``function`` will give; it runs in a thread of its own, which nothing waits for."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - a panic of native code is none; raised again by `result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def result(future: Future[T], deadline: float) -> T:
+    """What a begun function gives, or the error it ended by.
+
+    Raises:
+        Stalled: it has not ended within ``deadline`` seconds.
+    """
+    try:
+        return future.result(deadline)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise Stalled from None
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What ``call`` gives, run in a thread that is left behind if it takes longer.
+
+    Raises:
+        Stalled: it took longer.
+    """
+    return result(begin(call), seconds)
+
+
+class Threads(Generic[Session, Piece]):
+    """Reads pieces with some sessions at a time.
+
+    Args:
+        session: opens a session (a connection) in its thread.
+        read: reads one piece with a session.
+        cancel: makes a session's current call fail soon, from another thread; may itself hang.
+        workers: how many sessions.
+        deadline: seconds that the caller waits for one chunk.
+    """
+
+    def __init__(
+        self,
+        session: Callable[[], AbstractContextManager[Session]],
+        read: Callable[[Session, Piece], Iterator[Chunk]],
+        *,
+        cancel: Callable[[Session], object] = lambda _: None,
+        workers: int = 2,
+        deadline: float,
+    ) -> None:
+        self._session, self._read, self._cancel = session, read, cancel
+        self._workers, self._deadline = workers, deadline
+
+    def chunks(self, pieces: Sequence[Piece]) -> Iterator[Chunk]:
+        """The chunks of all pieces, as they come. The first error of a thread is raised here.
+
+        Raises:
+            Stalled: nothing came within the deadline.
+        """
+        tasks: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+        for piece in pieces:
+            tasks.put(piece)
+        ready: queue.Queue[Chunk | _End] = queue.Queue(maxsize=1)
+        stop = threading.Event()
+        sessions: dict[int, Session] = {}
+        count = min(self._workers, len(pieces))
+        threads = [
+            threading.Thread(target=self._work, args=(tasks, ready, stop, sessions), name=f"read-{i}", daemon=True)
+            for i in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        answering = True
+        running = count
+        try:
+            while running:
+                try:
+                    item = ready.get(timeout=self._deadline)
+                except queue.Empty:
+                    answering = False
+                    raise Stalled from None
+                if isinstance(item, Chunk):
+                    yield item
+                    del item  # its rows, while the next ones are waited for
+                    continue
+                running -= 1
+                if item.error is not None:
+                    raise item.error
+        finally:
+            stop.set()
+            for session in list(sessions.values()):
+                threading.Thread(target=self._cancel, args=(session,), daemon=True).start()
+            _let_end(threads, JOIN_SECONDS if answering else 0.0)
+
+    def _work(
+        self,
+        tasks: queue.SimpleQueue[Piece],
+        ready: queue.Queue[Chunk | _End],
+        stop: threading.Event,
+        sessions: dict[int, Session],
+    ) -> None:
+        error: BaseException | None = None
+        try:
+            with self._session() as session:
+                sessions[threading.get_ident()] = session
+                try:
+                    while not stop.is_set():
+                        try:
+                            piece = tasks.get_nowait()
+                        except queue.Empty:
+                            break
+                        with closing(cast("Generator[Chunk, None, None]", self._read(session, piece))) as chunks:
+                            for chunk in chunks:
+                                if not _hand_on(chunk, ready, stop):
+                                    return
+                finally:
+                    del sessions[threading.get_ident()]
+        except BaseException as raised:  # noqa: BLE001 - a panic of native code is none; raised again by the caller
+            error = raised
+        _hand_on(_End(error), ready, stop)
+
+
+def _hand_on(item: Chunk | _End, ready: queue.Queue[Chunk | _End], stop: threading.Event) -> bool:
+    """Whether somebody still took ``item``."""
+    while not stop.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _let_end(threads: Sequence[threading.Thread], seconds: float) -> None:
+    """Waits for stopped threads; those that do not end within ``seconds`` in all are left to themselves."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))

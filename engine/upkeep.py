@@ -1,0 +1,161 @@
+"""Keeping house: landed files that nothing names are dropped; those that are named are compared with the record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.ledger import Ledger
+from engine.steps import reached
+from engine.types import Duration, parse_moment
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was dropped: tables that later ones supersede, and files that nothing names."""
+
+    tables: int
+    files: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, int]:
+        return {"tables": self.tables, "files": self.files, "bytes": self.bytes}
+
+
+def collect(
+    ledger: Ledger, pipeline: str, landing: Path, *, sources: Collection[str], retention: Duration | None = None
+) -> Collected:
+    """Drops what no later run needs; the caller holds the pipeline's lease.
+
+    Kept are, of each declared source, the newest table, the newest accepted one and those landed within
+    ``retention``, and the pieces of reads that a run may go on from.
+
+    Args:
+        landing: the pipeline's landing folder.
+        sources: those that the pipeline declares.
+    """
+    tables = ledger.tables(pipeline)
+    kept: set[str] = set()
+    for source in sources:
+        of_source = [table for table in tables if table.source == source]
+        accepted = [table for table in of_source if table.state == "accepted"]
+        kept |= {table.read_id for table in (*of_source[-1:], *accepted[-1:])}
+    if retention is not None:
+        since = datetime.now(UTC) - retention.delta
+        kept |= {t.read_id for t in tables if t.landed_at and parse_moment(t.landed_at) >= since}
+    superseded = [table.read_id for table in tables if table.read_id not in kept]
+    if superseded:
+        ledger.forget_tables(superseded)
+    named = {file.path for table in tables if table.read_id in kept for file in table.files}
+    named |= {file.path for piece in ledger.unfinished_pieces(pipeline, sources) for file in piece.files}
+    count = size = 0
+    for path in _files(landing):
+        if path.relative_to(ledger.workdir).as_posix() not in named:
+            size += path.stat().st_size
+            path.unlink()
+            count += 1
+    for folder in sorted((p for p in landing.rglob("*") if p.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    reached("landing.collected")
+    return Collected(len(superseded), count, size)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that is not as the ledger has it."""
+
+    path: str
+    belongs_to: str
+    what: str
+
+    def to_dict(self) -> dict[str, str]:
+        return {"path": self.path, "belongs_to": self.belongs_to, "what": self.what}
+
+
+@dataclass
+class Verified:
+    """What was looked at, and what was found wrong."""
+
+    landed: int = 0
+    published: int = 0
+    bytes: int = 0
+    damage: list[Damage] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.damage
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "landed_files": self.landed,
+            "published_files": self.published,
+            "bytes": self.bytes,
+            "damage": [d.to_dict() for d in self.damage],
+        }
+
+
+def verify(ledger: Ledger, pipeline: str, output: Path) -> Verified:
+    """Reads every landed and every published file and compares rows, checksum and schema with the ledger.
+
+    Args:
+        output: the folder of published files.
+    """
+    found = Verified()
+    seen: set[str] = set()
+    for table in ledger.tables(pipeline):
+        for file in table.files:
+            if file.path in seen:
+                continue
+            seen.add(file.path)
+            found.landed += 1
+            owner = f"sources.{table.source}"
+            _look(found, ledger.workdir / file.path, owner, file.rows, file.sha256, table.schema)
+    for piece in ledger.unfinished_pieces(pipeline):
+        for file in piece.files:
+            if file.path not in seen:
+                seen.add(file.path)
+                found.landed += 1
+                _look(found, ledger.workdir / file.path, "an unfinished read", file.rows, file.sha256, None)
+    for row in ledger.published(pipeline):
+        found.published += 1
+        _look(found, output / row["path"], f"features.{row['view']}", row["rows"], row["sha256"], None)
+    return found
+
+
+def _look(found: Verified, path: Path, owner: str, rows: int, sha256: str | None, schema: Any) -> None:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def damaged(what: str) -> None:
+        found.damage.append(Damage(str(path), owner, what))
+
+    try:
+        with path.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            found.bytes += handle.tell()
+            if sha256 is not None and digest != sha256:
+                damaged("its checksum is another")
+                return
+            handle.seek(0)
+            have = pq.read_metadata(handle).num_rows
+            if have != rows:
+                damaged(f"it holds {have} rows instead of {rows}")
+            handle.seek(0)
+            columns = {name: str(dtype) for name, dtype in pl.read_parquet_schema(handle).items()}
+            if schema is not None and columns != dict(schema):
+                damaged("its columns are others")
+    except FileNotFoundError:
+        damaged("it is missing")
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        damaged(f"it cannot be read: {' '.join(str(error).split())[:200]}")

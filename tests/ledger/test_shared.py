@@ -1,0 +1,287 @@
+"""What a ledger keeps, embedded and shared; a whole run with a shared one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from polars.testing import assert_frame_equal
+
+from engine import run_pipeline
+from engine.errors import LedgerError
+from engine.ledger import Ledger
+from engine.run import unfinished
+from tests.ledger.books import AT, FILE, begin, own_database, part, piece_of, read_of, taken_soon
+from tests.run.world import DAY, T, pipeline, published, write_world
+from tests.servers.postgres import PASSWORD
+
+ROOT = Path(__file__).parents[2]
+Opened = Callable[[], Ledger]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    return own_database(request.getfixturevalue("postgres_server")) if request.param == "postgres" else None
+
+
+@pytest.fixture
+def opened(tmp_path: Path, url: str | None) -> Opened:
+    """The same ledger, opened once more."""
+    return lambda: Ledger(tmp_path / "work", url)
+
+
+@pytest.fixture
+def book(opened: Opened) -> Iterator[Ledger]:
+    with opened() as book, book.lease("p"):
+        yield book
+
+
+def test_runs_begin_end_and_are_interrupted(book: Ledger) -> None:
+    begin(book, "run1")
+    begin(book, "other", "q")
+    begin(book, "run2")
+    assert [(r["run_id"], r["status"]) for r in book.runs("p")] == [("run1", "interrupted"), ("run2", "running")]
+    assert book.runs("q")[0]["status"] == "running", "another pipeline's run is none of our business"
+    book.finish("run2", "failed", {"code": "x", "message": "ü ☃"})
+    [last] = book.runs("p", newest=1)
+    assert (last["run_id"], last["status"], last["error"]) == ("run2", "failed", {"code": "x", "message": "ü ☃"})
+    assert (last["as_of"], last["created_timestamp"]) == (["2025-10-04T00:00:00Z"], "2025-10-04T00:00:00Z")
+    assert last["plan"] == {"pipeline": "p"}
+    assert last["finished_at"] > last["created_timestamp"]
+
+
+def test_a_run_that_goes_on_keeps_its_moments(book: Ledger) -> None:
+    begin(book)
+    book.finish("run1", "partial", {"code": "x"})
+    assert book.unfinished("p")["run_id"] == "run1"  # type: ignore[index]
+    book.begin("run1", "p", [AT + DAY], AT + DAY, {"again": True})
+    [run] = book.runs()
+    assert (run["as_of"], run["created_timestamp"]) == (["2025-10-04T00:00:00Z"], "2025-10-04T00:00:00Z")
+    assert (run["status"], run["error"], run["finished_at"], run["plan"]) == ("running", None, None, {"again": True})
+    for status, left in (("interrupted", True), ("failed", True), ("blocked", False), ("done", False)):
+        book.finish("run1", status)
+        assert (book.unfinished("p") is not None) is left
+
+
+def test_a_read_lands_is_judged_and_is_the_table(book: Ledger) -> None:
+    begin(book)
+    read, pieces = book.begin_read(read_of(trace={"x": 1}))
+    assert (read.seal, pieces) == (None, [])
+    assert book.table("p", "s") is None
+    landed = replace(
+        read,
+        state="landed",
+        position={"type": "int", "value": "9"},
+        promise={"snapshot": "one"},
+        schema={"id": "Int64"},
+        metrics={"records_read": 3, "bytes_processed": 2**40},
+        files=(FILE, replace(FILE, path="b", bytes=2**40)),
+    )
+    book.landed(landed)
+    table = book.table("p", "s")
+    assert table is not None
+    assert replace(table, landed_at=None) == landed
+    assert table.landed_at is not None
+    assert book.table("p", "s", accepted=True) is None
+    book.judged("read1", accepted=True, report={"ok": True})
+    accepted = book.table("p", "s", accepted=True)
+    assert accepted is not None
+    assert (accepted.state, accepted.report, accepted.files) == ("accepted", {"ok": True}, landed.files)
+    book.begin_read(read_of("read2", base="read1"))
+    book.landed(replace(landed, read_id="read2", base="read1", files=(FILE,)))
+    book.judged("read2", accepted=False, report=None)
+    newest, kept = book.table("p", "s"), book.table("p", "s", accepted=True)
+    assert newest is not None
+    assert kept is not None
+    assert (newest.read_id, newest.state, kept.read_id) == ("read2", "blocked", "read1")
+    assert [t.read_id for t in book.tables("p")] == ["read1", "read2"]
+    assert [r.read_id for r in book.reads("run1")] == ["read2"], "of each source the last"
+    book.forget_tables(["read1"])
+    assert [t.read_id for t in book.tables("p")] == ["read2"]
+    assert book.table("p", "s", accepted=True).files == ()  # type: ignore[union-attr]
+
+
+def test_pieces_move_to_the_read_that_goes_on_from_them(book: Ledger) -> None:
+    begin(book)
+    book.begin_read(read_of())
+    book.reading("read1", {"seal": 1}, ())
+    for number in (1, 0, 2):
+        book.add_piece("read1", piece_of(number, f"{number}a", f"{number}b"))
+    assert book.pieces("read1") == [piece_of(n, f"{n}a", f"{n}b") for n in (0, 1, 2)]
+    read, pieces = book.begin_read(read_of("read2"))
+    assert (read.read_id, read.seal, [p.number for p in pieces]) == ("read2", {"seal": 1}, [0, 1, 2])
+    assert book.pieces("read1") == []
+    book.reading("read2", {"seal": 2}, {0, 2})
+    assert [p.number for p in book.unfinished_pieces("p")] == [0, 2]
+    assert book.reads("run1")[0].seal == {"seal": 2}
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "g"}, {"base": "read0"}])
+def test_pieces_of_another_declaration_or_base_are_forgotten(book: Ledger, change: dict[str, Any]) -> None:
+    begin(book)
+    book.begin_read(read_of())
+    book.reading("read1", {"seal": 1}, ())
+    book.add_piece("read1", piece_of(0, "a"))
+    read, pieces = book.begin_read(read_of("read2", **change))
+    assert (read.seal, pieces, book.unfinished_pieces("p")) == (None, [], [])
+
+
+def test_pieces_without_a_seal_are_forgotten(book: Ledger) -> None:
+    begin(book)
+    book.begin_read(read_of())
+    book.reading("read1", None, ())
+    book.add_piece("read1", piece_of(0, "a"))
+    assert book.begin_read(read_of("read2")) == (read_of("read2"), [])
+
+
+def test_reads_of_another_source_or_pipeline_stay_as_they_are(book: Ledger) -> None:
+    begin(book)
+    begin(book, "run2", "q")
+    for read in (read_of("a", "s1"), read_of("b", "s2"), read_of("c", "s1", "run2", pipeline="q")):
+        book.begin_read(read)
+        book.reading(read.read_id, {"seal": 1}, ())
+        book.add_piece(read.read_id, piece_of(0, read.read_id))
+    book.begin_read(read_of("d", "s1", fingerprint="other"))
+    assert [p.files[0].path for p in book.unfinished_pieces("p")] == ["b"]
+    assert [p.files[0].path for p in book.unfinished_pieces("q")] == ["c"]
+
+
+def test_fits_are_versioned_and_published_files_replaced(book: Ledger) -> None:
+    begin(book)
+    assert book.fit("p", "v") is None
+    assert book.publishing("run1", "p", {"v": (AT, {"mean": 0.1})}, [part("v", AT + DAY), part("v", AT)]) == {"v": 1}
+    assert [(f["as_of"][:10], f["state"]) for f in book.published("p", "v")] == [
+        ("2025-10-04", "publishing"),
+        ("2025-10-05", "publishing"),
+    ]
+    book.published_all("run1")
+    begin(book, "run2")
+    assert book.publishing("run2", "p", {"v": (AT, {"mean": 0.1})}, [part("v", AT, rows=4)]) == {"v": 1}
+    assert book.publishing("run2", "p", {"v": (AT, {"mean": 0.2})}, []) == {"v": 2}
+    assert book.fit("p", "v") == (2, {"mean": 0.2})
+    first, second = book.published("p", "v")
+    assert (first["run_id"], first["rows"], first["state"], first["sha256"]) == ("run2", 4, "publishing", "ef" * 32)
+    assert (second["run_id"], second["state"]) == ("run1", "published")
+    book.published_all("run2")
+    book.loaded("p", ["v"])
+    assert {f["state"] for f in book.published("p")} == {"loaded"}
+    assert book.published("q") == []
+
+
+def test_the_epoch_grows_with_each_holder(opened: Opened) -> None:
+    for epoch in (1, 2, 3):
+        with opened() as book, book.lease("p") as lease:
+            assert (lease.pipeline, lease.epoch) == ("p", epoch)
+            with opened() as other, other.lease("q") as another:
+                assert another.epoch == epoch, "another pipeline has its own"
+
+
+def test_a_second_holder_is_refused_and_told_who_is_there(book: Ledger, opened: Opened) -> None:
+    with opened() as other, pytest.raises(LedgerError) as caught, other.lease("p"):
+        pass
+    assert caught.value.code == "ledger.locked"
+    assert "another run of p is at work (process" in str(caught.value)
+    assert caught.value.fix
+    begin(book)
+    with opened() as reader:
+        assert [r["run_id"] for r in reader.runs("p")] == ["run1"], "reading needs no lease"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from engine.ledger import Ledger
+with Ledger(Path(sys.argv[1]), sys.argv[2] or None) as book, book.lease("p"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_holder_holds_no_more(tmp_path: Path, url: str | None, opened: Opened) -> None:
+    with opened():
+        pass
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "work"), url or ""]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with opened() as book, pytest.raises(LedgerError, match=f"process {process.pid} on "), book.lease("p"):
+            pass
+        process.kill()
+        assert process.wait() == -9
+    with opened() as book:
+        assert taken_soon(book, "p") == 2
+
+
+def test_many_first_runs_at_once(tmp_path: Path, url: str | None, opened: Opened) -> None:
+    """Each makes the ledger, if no other has; all end well."""
+    code = "import sys; from pathlib import Path; from engine.ledger import Ledger\n"
+    code += "Ledger(Path(sys.argv[1]), sys.argv[2] or None).close()"
+    command = [sys.executable, "-c", code, str(tmp_path / "work"), url or ""]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
+    assert [(p.communicate()[1], p.returncode) for p in processes] == [("", 0)] * 4
+    with opened() as book:
+        assert book.runs() == []
+
+
+# --- whole runs with a shared ledger --------------------------------------------------------------------------------
+
+
+def test_a_run_with_a_shared_ledger_is_like_any_other(tmp_path: Path, postgres_server: Any) -> None:
+    folders = tmp_path / "shared", tmp_path / "embedded"
+    for folder, ledger in zip(folders, (own_database(postgres_server), None), strict=True):
+        folder.mkdir()
+        write_world(folder)
+        for at in (T, T + DAY):
+            report = run_pipeline(pipeline(folder, ledger=ledger), as_of=at)
+            assert report.status == "done"
+            assert PASSWORD not in str(report.to_dict())
+        with Ledger(folder / ".maestro", ledger) as book:
+            assert [r["status"] for r in book.runs("small")] == ["done", "done"]
+            assert len(book.published("small")) == 2
+        assert unfinished(pipeline(folder, ledger=ledger)) is None
+    assert not (folders[0] / ".maestro" / "ledger.db").exists()
+    assert_frame_equal(published(folders[0]), published(folders[1]), rel_tol=1e-9)
+
+
+def test_two_pipelines_share_a_ledger(tmp_path: Path, postgres_server: Any) -> None:
+    url = own_database(postgres_server)
+    write_world(tmp_path)
+    for name in ("one", "two"):
+        declared = pipeline(tmp_path, ledger=url, output={"path": name}).model_copy(update={"name": name})
+        run_pipeline(declared, as_of=T)
+    with Ledger(tmp_path / ".maestro", url) as book:
+        assert [len(book.runs(name)) for name in ("one", "two")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("p%40ss%3Aw%2Frd-pg", "wr0ng-pa55w0rd"),
+        ("p%40ss%3Aw%2Frd-pg@127.0.0.1:", "p%40ss%3Aw%2Frd-pg@127.0.0.1:1"),
+        ("127.0.0.1", "no-such-host.invalid"),
+        ("/ledger_", "/absent_"),
+        ("@127.0.0.1:", "@127.0.0.1:port"),
+        ("@127.0.0.1:", "@127.0.0.1:99999"),
+    ],
+)
+def test_a_ledger_that_cannot_be_reached_is_named_without_its_password(
+    tmp_path: Path, postgres_server: Any, change: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    good = own_database(postgres_server)
+    url = good.replace(*change)
+    assert url != good
+    write_world(tmp_path)
+    with pytest.raises(LedgerError) as caught:
+        run_pipeline(pipeline(tmp_path, ledger=url), as_of=T)
+    assert caught.value.code == "ledger.unreadable"
+    assert caught.value.exit_code == 3
+    assert caught.value.fix
+    said = f"{caught.value} {caught.value.to_dict()} {caught.value!r} {caplog.text}"
+    for secret in (PASSWORD, "p%40ss%3Aw%2Frd-pg", "wr0ng-pa55w0rd"):
+        assert secret not in said
