@@ -9,10 +9,11 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.errors import MaestroError, UsageError, is_interrupt
 from engine.types import Duration
@@ -37,6 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         code = 141
     return code
+
+
+def entry() -> NoReturn:
+    """The command itself: runs one and ends the process with its exit code."""
+    code = main()
+    sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A read was left behind that waits for a dead connection. Should it wake while Python takes itself down,
+        # native code would abort the process, and the exit code would be lost.
+        os._exit(code)
+    sys.exit(code)
 
 
 def _outcome(options: argparse.Namespace) -> int:
@@ -97,6 +109,13 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="go on with the last run, if it did not come to its end, at its as-of; else begin one",
+    )
+    run.add_argument(
+        "--reread",
+        metavar="SOURCE",
+        action="append",
+        default=[],
+        help="read this source from the beginning, whatever has landed of it; may be repeated",
     )
 
     runs = _command(commands, "runs", _runs, "list the runs of a pipeline, and what each read and promised", json=True)
@@ -216,7 +235,7 @@ def _run(options: argparse.Namespace) -> int:
     last = unfinished(pipeline) if options.resume else None
     plan = compile_plan(pipeline, last.as_of if last else options.as_of)
     with _progress(options) as progress:
-        report = execute(plan, refit=options.refit, resume=last, progress=progress)
+        report = execute(plan, refit=options.refit, resume=last, reread=options.reread, progress=progress)
     if options.json:
         _print_json(report.to_dict())
     elif not options.quiet:
@@ -374,7 +393,3 @@ def _version() -> str:
     from engine import __version__
 
     return f"maestro {__version__}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

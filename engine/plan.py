@@ -46,7 +46,8 @@ class SourcePlan:
     def fingerprint(self) -> str:
         """Of all in the declaration that shapes the landed table: only under the same can it be added to."""
         parts = self.spec.model_dump(mode="json", exclude=_NOT_OF_THE_TABLE)
-        parts |= {"location": self.location, "mode": self.mode}
+        # The database, but not its host: that may move.
+        parts |= {"database": self.location.split("://")[-1].partition("/")[2], "mode": self.mode}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:

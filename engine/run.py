@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.checks import Report
-from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt
+from engine.errors import LedgerError, MaestroError, SourceError, UsageError, is_interrupt, nearest
 from engine.landing import InLedger, LandedTable, changes, fresh, land
+from engine.landing.files import make_folder
+from engine.landing.merge import worded
 from engine.ledger import Ledger, Read, make_workdir
 from engine.outcome import RunReport, SourceReport, ViewReport
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
@@ -89,6 +91,7 @@ def run_pipeline(
     as_of: str | date | datetime | Sequence[str | date | datetime] | None = None,
     refit: bool = False,
     resume: bool = False,
+    reread: Collection[str] = (),
     progress: Progress | None = None,
 ) -> RunReport:
     """Runs a pipeline at one or several as-ofs; None is now.
@@ -96,6 +99,7 @@ def run_pipeline(
     Args:
         refit: fits missing values and normalisation anew and pins the result for later runs.
         resume: goes on with the last run, if that did not come to its end, at its as-ofs; else begins one.
+        reread: sources to read from the beginning, whatever has landed of them.
 
     Raises:
         ConfigError, UsageError: before anything is read.
@@ -110,13 +114,19 @@ def run_pipeline(
         )
     last = unfinished(pipeline) if resume else None
     plan = compile_plan(pipeline, last.as_of if last else as_of)
-    return execute(plan, refit=refit, resume=last, progress=progress)
+    return execute(plan, refit=refit, resume=last, reread=reread, progress=progress)
 
 
 def execute(
-    plan: Plan, *, refit: bool = False, resume: Unfinished | None = None, progress: Progress | None = None
+    plan: Plan,
+    *,
+    refit: bool = False,
+    resume: Unfinished | None = None,
+    reread: Collection[str] = (),
+    progress: Progress | None = None,
 ) -> RunReport:
     """Runs a compiled plan; see `run_pipeline`."""
+    _check_names(plan, reread)
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
     with Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
         last = ledger.unfinished(plan.pipeline) if resume else None
@@ -130,10 +140,12 @@ def execute(
         created = resume.created if resume else datetime.now(UTC)
         run_id = resume.run_id if resume else f"{compact(created)}-{uuid.uuid4().hex[:8]}"
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
+        if not ledger.runs(plan.pipeline, newest=1):
+            _set_aside(plan.landing)
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
-        run = _Run(plan, ledger, report, refit, progress or _Silent())
+        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or _Silent())
         try:
             run.execute()
         except MaestroError as error:
@@ -164,6 +176,28 @@ def _end(ledger: Ledger, run_id: str, status: str, error: Mapping[str, Any] | No
         ledger.finish(run_id, status, error)
     except LedgerError as lost:
         log.warning("run %s is %s, which could not be recorded: %s", run_id, status, lost.message)
+
+
+def _check_names(plan: Plan, reread: Collection[str]) -> None:
+    known = [source.name for source in plan.sources]
+    for name in reread:
+        if name not in known:
+            near = nearest(name, known)
+            raise UsageError(
+                f"there is no source {name!r} to read anew",
+                code="run.reread",
+                where="reread",
+                allowed=", ".join(known),
+                fix=f"did you mean {near!r}?" if near else "use one of the names above",
+            )
+
+
+def _set_aside(landing: Path) -> None:
+    """Moves away what a ledger that is gone knew: it may be all there is of rows that a source no longer has."""
+    if landing.is_dir() and any(path.is_file() for path in landing.rglob("*")):
+        aside = landing.with_name(f"{landing.name}.{compact(datetime.now(UTC))}")
+        landing.rename(aside)
+        log.warning("the ledger knows nothing of what lies in %s: it was moved to %s", landing, aside)
 
 
 @dataclass(frozen=True)
@@ -294,8 +328,17 @@ def _is_whole(path: Path, size: int) -> bool:
 class _Run:
     """One execution of a plan, from the first row read to the last value loaded."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, report: RunReport, refit: bool, progress: Progress) -> None:
-        self.plan, self.ledger, self.report, self.refit, self.progress = plan, ledger, report, refit, progress
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        report: RunReport,
+        refit: bool,
+        reread: frozenset[str],
+        progress: Progress,
+    ) -> None:
+        self.plan, self.ledger, self.report, self.progress = plan, ledger, report, progress
+        self.refit, self.reread = refit, reread
         self.landed: dict[str, LandedTable] = {}
         self.reads: dict[str, Read] = {}
         self.accepted: dict[str, Read | None] = {}  # as it was before this run
@@ -336,7 +379,6 @@ class _Run:
             self.ledger,
             self.plan.pipeline,
             self.plan.landing,
-            sources={source.name for source in self.plan.sources},
             retention=self.plan.retention,
         )
 
@@ -398,15 +440,26 @@ class _Run:
         reached("table.landed")
 
     def _base(self, source: SourcePlan) -> Read | None:
-        """The table that a read adds to; None where all is read: in mode full, at first, and once its declaration has
-        changed or a file of the table is gone."""
+        """The table that a read adds to; None where all is read: in mode full, at first, where it was asked for, and
+        once its declaration has changed or a file of the table is gone.
+
+        Raises:
+            SourceError: all would have to be read, which might not bring back what the table holds.
+        """
         last = self.ledger.table(self.plan.pipeline, source.name) if source.mode != "full" else None
-        if last is None:
+        if last is None or source.name in self.reread:
             return None
         harmed = self._harmed(last)
         if last.fingerprint == source.fingerprint and last.files and not harmed:
             return last
         why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
+        if last.mode == "append" or (last.mode == "merge" and getattr(source.spec, "deletes", None) == "ignore"):
+            raise SourceError(
+                f"the landed table cannot be added to: {why}; it may hold rows that the source no longer has",
+                code="source.table_changed",
+                where=f"sources.{source.name}",
+                fix=f"undo that, or read everything anew: maestro run … --reread {source.name} (reread= in Python)",
+            )
         log.warning("sources.%s: everything is read anew: %s", source.name, why)
         return None
 
@@ -436,15 +489,16 @@ class _Run:
             return None
         if before.fingerprint != source.fingerprint or self._harmed(before):
             return None
-        folder.mkdir(parents=True)
-        feed = changes(
-            self.plan.workdir,
-            before.files,
-            landed.files,
-            folder,
-            keys=source.spec.deduplicate.keys if source.spec.deduplicate else (),
-            memory_limit=self.plan.memory_limit,
-        )
+        make_folder(folder)
+        with worded(source.name):
+            feed = changes(
+                self.plan.workdir,
+                before.files,
+                landed.files,
+                folder,
+                keys=source.spec.deduplicate.keys if source.spec.deduplicate else (),
+                memory_limit=self.plan.memory_limit,
+            )
         return fresh(feed, list(landed.schema))
 
     def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:

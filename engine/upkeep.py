@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from engine.ledger import Ledger
+from engine.ledger import Ledger, Read
 from engine.steps import reached
 from engine.types import Duration, parse_moment
 
@@ -27,33 +28,35 @@ class Collected:
 
 
 def collect(
-    ledger: Ledger, pipeline: str, landing: Path, *, sources: Collection[str], retention: Duration | None = None
+    ledger: Ledger,
+    pipeline: str,
+    landing: Path,
+    *,
+    sources: Collection[str] | None = None,
+    retention: Duration | None = None,
 ) -> Collected:
     """Drops what no later run needs; the caller holds the pipeline's lease.
 
-    Kept are, of each declared source, the newest table, the newest accepted one and those landed within
+    Kept are, of each source, the newest table, the newest accepted one, those that were superseded within
     ``retention``, and the pieces of reads that a run may go on from.
 
     Args:
         landing: the pipeline's landing folder.
-        sources: those that the pipeline declares.
+        sources: those that the pipeline declares; what belongs to others is dropped. None: all.
     """
+    there = list(_files(landing))  # before the names: what another holder of the lease lands meanwhile is not touched
     tables = ledger.tables(pipeline)
-    kept: set[str] = set()
-    for source in sources:
-        of_source = [table for table in tables if table.source == source]
-        accepted = [table for table in of_source if table.state == "accepted"]
-        kept |= {table.read_id for table in (*of_source[-1:], *accepted[-1:])}
-    if retention is not None:
-        since = datetime.now(UTC) - retention.delta
-        kept |= {t.read_id for t in tables if t.landed_at and parse_moment(t.landed_at) >= since}
+    kept = _kept(tables, sources, datetime.now(UTC) - retention.delta if retention else None)
     superseded = [table.read_id for table in tables if table.read_id not in kept]
     if superseded:
         ledger.forget_tables(superseded)
+    if sources is not None:
+        ledger.forget_pieces(pipeline, keep=sources)
     named = {file.path for table in tables if table.read_id in kept for file in table.files}
-    named |= {file.path for piece in ledger.unfinished_pieces(pipeline, sources) for file in piece.files}
+    named |= {file.path for piece in ledger.unfinished_pieces(pipeline) for file in piece.files}
+    ledger.hold()
     count = size = 0
-    for path in _files(landing):
+    for path in there:
         if path.relative_to(ledger.workdir).as_posix() not in named:
             size += path.stat().st_size
             path.unlink()
@@ -63,6 +66,20 @@ def collect(
             folder.rmdir()
     reached("landing.collected")
     return Collected(len(superseded), count, size)
+
+
+def _kept(tables: Sequence[Read], sources: Collection[str] | None, since: datetime | None) -> set[str]:
+    """The tables that stay, of all whose files are on record, oldest first."""
+    kept: set[str] = set()
+    for source in {table.source for table in tables}:
+        if sources is not None and source not in sources:
+            continue
+        of_source = [table for table in tables if table.source == source]
+        accepted = [table for table in of_source if table.state == "accepted"]
+        kept |= {table.read_id for table in (*of_source[-1:], *accepted[-1:])}
+        if since is not None:  # a table is superseded when the next one lands
+            kept |= {t.read_id for t, then in pairwise(of_source) if parse_moment(then.landed_at or "now") >= since}
+    return kept
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -128,17 +145,18 @@ def verify(ledger: Ledger, pipeline: str, output: Path) -> Verified:
                 _look(found, ledger.workdir / file.path, "an unfinished read", file.rows, file.sha256, None)
     for row in ledger.published(pipeline):
         found.published += 1
-        _look(found, output / row["path"], f"features.{row['view']}", row["rows"], row["sha256"], None)
+        note = "; a run ended before it had published it: run again" if row["state"] == "publishing" else ""
+        _look(found, output / row["path"], f"features.{row['view']}", row["rows"], row["sha256"], None, note)
     return found
 
 
-def _look(found: Verified, path: Path, owner: str, rows: int, sha256: str | None, schema: Any) -> None:
+def _look(found: Verified, path: Path, owner: str, rows: int, sha256: str | None, schema: Any, note: str = "") -> None:
     import polars as pl
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     def damaged(what: str) -> None:
-        found.damage.append(Damage(str(path), owner, what))
+        found.damage.append(Damage(str(path), owner, what + note))
 
     try:
         with path.open("rb") as handle:

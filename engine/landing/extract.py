@@ -86,8 +86,9 @@ class Extraction:
 
         Raises:
             SourceError: the source cannot be read, or lacks a required column.
+            LedgerError: the workdir cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         self._drop_lost_pieces()
         self._earlier = set(self.journal.pieces)
         for attempt in range(self.spec.max_retries + 1):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
+from engine.errors import LedgerError
 from engine.frames import column as exactly
 from engine.ledger import File
 
@@ -18,6 +19,23 @@ from engine.ledger import File
 SMALL_ROWS = 25_000
 LARGE_ROWS = 200_000
 MANY = 32
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder below the workdir.
+
+    Raises:
+        LedgerError: there is no room, or no right to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(
+            f"the workdir cannot be used: {error.strerror}",
+            code="workdir.unwritable",
+            where=str(folder),
+            fix="make room where workdir is, or set workdir to a folder that can be written",
+        ) from None
 
 
 def new_path(folder: Path, stem: str) -> Path:
@@ -82,9 +100,9 @@ def compact(paths: Sequence[Path], folder: Path) -> list[Path]:
     return kept
 
 
-def cast(path: Path, target: dict[str, pl.DataType], folder: Path) -> Path:
-    """A copy of a landed file with the columns and types of ``target``; columns it lacks are null."""
-    have = schema(path)
+def cast(path: Path, target: dict[str, pl.DataType], folder: Path, blank: Container[str] = ()) -> Path:
+    """A copy of a landed file with the columns and types of ``target``; those it lacks or are ``blank`` are null."""
+    have = [column for column in schema(path) if column not in blank]
     columns = {c: exactly(c).cast(t) if c in have else pl.lit(None, t) for c, t in target.items()}
     copy = new_path(folder, "cast")
     # with_columns keeps the rows of a file that has none of these columns; select alone would make them one

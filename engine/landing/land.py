@@ -136,16 +136,21 @@ class _Landing:
         old = [root / file.path for file in self.base.files] if self.base else []
         new = [root / file.path for file in found.files] or [root / nothing(extraction).path]
         largest = self._largest(new)
+        came = set(files.schema(new[0]))
+        had = set(self.base.schema or came) if self.base else came
         with reading("the landed chunks", extraction.name, secrets_of(self.spec)):
             paths = unify([*old, *new], extraction.folder, name=extraction.name, open_schema=found.open_schema)
-            merged = self._merge(paths[: len(old)], paths[len(old) :], found)
+            merge = self._merge(paths[: len(old)], paths[len(old) :], found)
+            merge.gained, merge.lost = frozenset(came - had), frozenset(had - came)
+            merged = merge.run()
             kept = self._worth_keeping(merged.files)
             if old:
                 kept = files.compact(kept, extraction.folder)
         for path in found.keys or ():
             path.unlink(missing_ok=True)
         known = {root / f.path: f for f in (*found.files, *(self.base.files if self.base else ()))}
-        table = tuple(known[p] if p in known else files.seal(p, root) for p in kept)
+        with reading("the landed chunks", extraction.name, secrets_of(self.spec)):
+            table = tuple(known[p] if p in known else files.seal(p, root) for p in kept)
         reached("table.written")
         metrics = self._metrics(found, merged, table)
         position = self._forward(held_back(largest, found.bound))
@@ -173,7 +178,7 @@ class _Landing:
             values.append(files.scan(path).select(kept.max().alias("largest")).collect().item())
         return max((v for v in values if v is not None), default=None)
 
-    def _merge(self, old: list[Path], new: list[Path], found: Extracted) -> Merged:
+    def _merge(self, old: list[Path], new: list[Path], found: Extracted) -> Merge:
         spec = self.spec
         database = spec if isinstance(spec, DatabaseSpec) else None
         merges = database is not None and database.effective_mode == "merge"
@@ -188,7 +193,7 @@ class _Landing:
             cursor=database.cursor if database else None,
             keys=found.keys,
             tombstone=database.tombstone if database and merges else None,
-        ).run()
+        )
 
     def _worth_keeping(self, paths: list[Path]) -> list[Path]:
         """Without files that hold no rows, but for the one that a table without any needs."""

@@ -24,6 +24,7 @@ from engine.spec import Deduplicate
 from engine.types import ISO_MOMENT
 
 _BLANKS = r"^\s+|\s+$"
+_NOT_MARKS = ("", "0", "f", "false", "n", "no")
 
 
 @dataclass
@@ -58,6 +59,8 @@ class Merge:
         cursor: the column that new rows were found by, if they were.
         keys: files with the key columns of all rows that the source has now; None: not known.
         tombstone: the column that marks a row as deleted.
+        gained: columns that only the new rows came with.
+        lost: columns that only the old ones have values of.
     """
 
     old: Sequence[Path]
@@ -70,6 +73,8 @@ class Merge:
     cursor: str | None = None
     keys: Sequence[Path] | None = None
     tombstone: str | None = None
+    gained: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
     _connection: Any = field(default=None, repr=False)
 
     def run(self) -> Merged:
@@ -86,13 +91,16 @@ class Merge:
         if not compare and not self.rule and not self.tombstone and self.keys is None:
             return merged
         spill = self.folder / "spill"
-        with self._worded(), connect(self.memory_limit, spill) as self._connection:
+        with worded(self.name), connect(self.memory_limit, spill) as self._connection:
             self._sql("CREATE TEMP TABLE removed (file INTEGER, row BIGINT)")
             if compare:
-                merged.unchanged = self._remove_unchanged()
+                merged.unchanged, merged.replaced = self._remove_repeated()
+                if self.rule and self.cursor is None and self.keys is not None:
+                    merged.replaced += self._remove_keyless()
             if self.rule:
                 with self._rows(self.rule):
-                    merged.outranked, merged.replaced = self._remove_outranked(self.rule)
+                    merged.outranked, replaced = self._remove_outranked(self.rule)
+                    merged.replaced += replaced
                     if self.keys is not None and self.old:
                         merged.deleted += self._remove_deleted()
                     if self.tombstone:
@@ -109,50 +117,83 @@ class Merge:
         """How many rows a statement inserted."""
         return int(self._sql(query)[0][0])
 
-    @contextmanager
-    def _worded(self) -> Iterator[None]:
-        try:
-            yield
-        except duckdb.Error as error:
-            if is_interrupt(error):
-                raise KeyboardInterrupt from None
-            raise SourceError(
-                f"the rows could not be deduplicated: {str(error).splitlines()[0]}",
-                code="source.deduplicate",
-                where=f"sources.{self.name}",
-                fix="raise memory_limit, or make room where workdir is",
-            ) from None
-
     # --- rows as they are -------------------------------------------------------------------------------------------
 
-    def _remove_unchanged(self) -> int:
-        """New rows that equal one landed before; each of those stands for one, where it has a key for all."""
+    def _remove_repeated(self) -> tuple[int, int]:
+        """New rows that equal one landed before; each of those stands for one, where it has a key for all.
+
+        A column that only one side came with tells no rows apart: where the new rows gained one, they stay, and the
+        rows that they repeat go.
+
+        Returns:
+            How many new and how many old rows went.
+        """
         old = self._overlapping()
         if not old:
-            return 0
-        columns = [f"c{i}" for i in range(len(self.schema))]
+            return 0, 0
+        views = {"fresh": self._numbered(self.new), "stale": self._numbered(old)}
+        for name, path in views.items():
+            self._sql(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({literal(unglobbed(path))})")
+        every = [f"c{i}" for i in range(len(self.schema))]
+        unchanged, replaced = self._repeats("fresh", "stale", every), 0
+        shared = [f"c{i}" for i, name in enumerate(self.schema) if name not in self.gained | self.lost]
+        if 0 < len(shared) < len(every):
+            whole = ", ".join(every)
+            for name, other in (("fresh", "stale"), ("stale", "fresh")):
+                alone = f"SELECT * FROM {name} WHERE hash({whole}) NOT IN (SELECT hash({whole}) FROM {other})"
+                self._sql(f"CREATE TEMP TABLE other_{name} AS {alone}")
+            if self.gained:
+                replaced = self._repeats("other_stale", "other_fresh", shared)
+            else:
+                unchanged += self._repeats("other_fresh", "other_stale", shared)
+            self._sql("DROP TABLE other_fresh; DROP TABLE other_stale")
+        self._sql("DROP VIEW fresh; DROP VIEW stale")
+        for path in views.values():
+            path.unlink()
+        return unchanged, replaced
+
+    def _repeats(self, going: str, staying: str, columns: Sequence[str]) -> int:
+        """Removes the rows of ``going`` that equal one of ``staying`` in all ``columns``."""
         listed = ", ".join(columns)
-        path = self._numbered()
-        stale = ", ".join(literal(unglobbed(file)) for file in old)
-        self._sql(f"CREATE TEMP VIEW fresh AS SELECT * FROM read_parquet({literal(unglobbed(path))})")
+        replaces = going.endswith("stale")
+        self._sql(f"CREATE TEMP TABLE hashes AS SELECT DISTINCT hash({listed}) AS h FROM {going}")
         self._sql(
-            f"CREATE TEMP VIEW stale AS SELECT * FROM read_parquet([{stale}], hive_partitioning = false) AS t({listed})"
-        )
-        self._sql(f"CREATE TEMP TABLE hashes AS SELECT DISTINCT hash({listed}) AS h FROM fresh")
-        self._sql(
-            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n FROM stale "
-            f"WHERE hash({listed}) IN (SELECT h FROM hashes) GROUP BY ALL"
+            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n FROM {staying} "
+            f"WHERE hash({listed}) IN (SELECT h FROM hashes) {self._compared(replaces)}GROUP BY ALL"
         )
         same = " AND ".join(f"f.{c} IS NOT DISTINCT FROM o.{c}" for c in columns)
-        stands_for = f"f.k <= o.n OR {self._filled('f')}" if self.rule else "f.k <= o.n"
+        stands_for = f"f.k <= o.n OR {self._filled('f')}" if self.rule and not replaces else "f.k <= o.n"
         found = self._count(
             f"INSERT INTO removed SELECT file, row FROM (SELECT *, row_number() OVER (PARTITION BY {listed} "
-            f"ORDER BY file, row) AS k FROM fresh WHERE hash({listed}) IN "
+            f"ORDER BY file, row) AS k FROM {going} WHERE hash({listed}) IN "
             f"(SELECT hash({listed}) FROM counted)) AS f JOIN counted AS o ON {same} WHERE {stands_for}"
         )
-        self._sql("DROP TABLE counted; DROP TABLE hashes; DROP VIEW fresh; DROP VIEW stale")
-        path.unlink()
+        self._sql("DROP TABLE counted; DROP TABLE hashes")
         return found
+
+    def _compared(self, replaces: bool) -> str:
+        """Which rows are compared: where a new row replaces an old one, those with a key are told apart by it; where
+        all is read, those without one are not compared, as the new ones replace the old (`_remove_keyless`)."""
+        if not self.rule:
+            return ""
+        filled = " AND ".join(f"c{list(self.schema).index(key)} IS NOT NULL" for key in self.rule.keys)
+        if replaces:
+            return f"AND NOT ({filled}) "
+        return f"AND {filled} " if self.cursor is None and self.keys is not None else ""
+
+    def _remove_keyless(self) -> int:
+        """Old rows with a null in their key, where everything was read: what there is of them came anew."""
+        assert self.rule is not None  # noqa: S101 - the caller's condition
+        gone = 0
+        index = files.index_name(self.schema)
+        null = pl.any_horizontal(*(_known(key, self.schema[key]).is_null() for key in self.rule.keys))
+        for number, path in enumerate(self.old):
+            rows = files.scan(path, row_index=index).filter(null).select(pl.col(index).cast(pl.Int64).alias("row"))
+            found = rows.collect(engine="streaming")
+            self._connection.register("keyless", found.to_arrow())
+            gone += self._count(f"INSERT INTO removed SELECT {number}, row FROM keyless")
+            self._connection.unregister("keyless")
+        return gone
 
     def _filled(self, table: str) -> str:
         """That no column of a row's key is null; its columns by position."""
@@ -164,16 +205,17 @@ class Merge:
             known.append(f"{column} IS NOT NULL" + (f" AND NOT isnan({column})" if self.schema[key].is_float() else ""))
         return f"({' AND '.join(known)})"
 
-    def _numbered(self) -> Path:
-        """The new rows with their place, in one file; columns by position, since SQL folds their case."""
-        path = files.new_path(self.folder, "fresh")
+    def _numbered(self, paths: Sequence[Path]) -> Path:
+        """Rows with their place, in one file; columns by position, since SQL folds their case."""
+        path = files.new_path(self.folder, "numbered")
         index = files.index_name(self.schema)
         columns = {f"c{i}": exactly(column) for i, column in enumerate(self.schema)}
         pl.concat(
             files.scan(file, row_index=index).select(
                 pl.lit(i, pl.Int32).alias("file"), pl.col(index).cast(pl.Int64).alias("row"), **columns
             )
-            for i, file in enumerate(self.new, self.first_new)
+            for i, file in enumerate(self.paths)
+            if file in paths
         ).sink_parquet(path, compression="lz4")
         return path
 
@@ -183,6 +225,8 @@ class Merge:
             return list(self.old)
         span = pl.concat([files.scan(p).select(exactly(self.cursor)) for p in self.new])
         cursor = exactly(self.cursor)
+        if self.schema[self.cursor].is_float() and span.select(cursor.is_nan().any()).collect().item():
+            return list(self.old)  # footers say nothing of NaN
         low, nulls = span.select(cursor.min().alias("low"), cursor.null_count().alias("nulls")).collect().row(0)
         return [path for path in self.old if _may_reach(path, list(self.schema).index(self.cursor), low, nulls)]
 
@@ -221,14 +265,20 @@ class Merge:
         by = "file DESC, row DESC"
         if order_by := rule.order_by or self.order_by:
             by = f"{self._rank(order_by, self.schema[order_by])} DESC NULLS LAST, {by}"
+        unranked = "false"
+        if order_by and not rule.order_by and self.old:
+            # Of the cursor's order a row that has none now says nothing, but that it is as it was read.
+            unranked = f"bool_and(rank IS NULL) FILTER (WHERE file >= {self.first_new}) OVER (PARTITION BY {listed})"
+            by = f"(unranked AND file >= {self.first_new}) DESC, {by}"
         concerned = ""
         if self.old:  # only the keys that were read now can have changed
             concerned = f"AND ({listed}) IN (SELECT ({listed}) FROM rows WHERE file >= {self.first_new}) "
         self._sql(
             "CREATE TEMP TABLE outranked AS SELECT file, row FROM (SELECT *, row_number() OVER ranked AS place, "
             "first_value(again) OVER ranked AS stays "
-            "FROM (SELECT rows.*, removed.row IS NOT NULL AS again FROM rows LEFT JOIN removed USING (file, row)) "
-            f"WHERE {filled} {concerned}WINDOW ranked AS (PARTITION BY {listed} ORDER BY {by})) "
+            f"FROM (SELECT *, {unranked} AS unranked FROM (SELECT rows.*, removed.row IS NOT NULL AS again "
+            f"FROM rows LEFT JOIN removed USING (file, row)) WHERE {filled} {concerned}) "
+            f"WINDOW ranked AS (PARTITION BY {listed} ORDER BY {by})) "
             f"WHERE place > 1 AND NOT again AND NOT (stays AND file < {self.first_new})"
         )
         [(new, old)] = self._sql(
@@ -314,6 +364,22 @@ class Merge:
         return copy
 
 
+@contextmanager
+def worded(name: str) -> Iterator[None]:
+    """Turns DuckDB's errors into one about the source ``name``."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
+        raise SourceError(
+            f"the rows could not be compared: {str(error).splitlines()[0]}",
+            code="source.deduplicate",
+            where=f"sources.{name}",
+            fix="raise memory_limit, or make room where workdir is",
+        ) from None
+
+
 def unglobbed(path: Path) -> str:
     """A path that DuckDB does not take for a pattern."""
     text = str(path)
@@ -338,12 +404,14 @@ def _may_reach(path: Path, column: int, low: Any, nulls: int) -> bool:
 
 
 def _is_marked(column: str, dtype: pl.DataType) -> pl.Expr:
-    """Anything but null, false or 0."""
+    """Anything but null, false or 0, also as texts."""
     expr = exactly(column)
     if dtype == pl.Boolean:
         return expr.fill_null(value=False)
     if dtype.is_numeric():
         return (expr != 0).fill_null(value=False)
+    if dtype == pl.String:
+        return (~expr.str.strip_chars().str.to_lowercase().is_in(_NOT_MARKS)).fill_null(value=False)
     return expr.is_not_null()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.sources import CursorValue
-from engine.types import ISO_MOMENT, Duration
+from engine.types import ISO_MOMENT, Duration, parse_moment
 
 _KINDS: dict[str, Any] = {
     "int": int,
@@ -28,7 +28,14 @@ def encode(value: CursorValue | None) -> dict[str, Any] | None:
         return None
     if isinstance(value, datetime | date):
         return {"type": "datetime" if isinstance(value, datetime) else "date", "value": value.isoformat()}
-    kind = {int: "int", float: "float", str: "str", Decimal: "decimal"}[type(value)]
+    kind = {int: "int", float: "float", str: "str", Decimal: "decimal"}.get(type(value))
+    if kind is None:
+        raise SourceError(
+            f"a cursor cannot have values of type {type(value).__name__}",
+            code="source.cursor",
+            allowed="numbers, texts, dates and timestamps",
+            fix="choose another column",
+        )
     return {
         "type": kind,
         "value": value if isinstance(value, str) else repr(value) if kind != "decimal" else str(value),
@@ -52,6 +59,8 @@ def held_back(largest: CursorValue | None, bound: datetime | None) -> CursorValu
         return min(largest, at)
     if isinstance(largest, date):
         return min(largest, bound.astimezone(UTC).date())
+    if isinstance(largest, str) and re.match(ISO_MOMENT, largest) and parse_moment(largest) > bound:
+        return _like(largest, bound.astimezone(UTC))
     return largest
 
 
@@ -73,10 +82,15 @@ def earlier(value: CursorValue, lateness: str | int | None, name: str) -> Cursor
     if isinstance(value, date):
         return value - timedelta(days=-(-delta // timedelta(days=1)))
     if isinstance(value, str) and re.match(ISO_MOMENT, value):
-        moment = datetime.fromisoformat(value).replace(tzinfo=None) - delta
-        # Without a fraction or a zone: a shorter text sorts before those that have them.
-        return moment.isoformat(sep=value[10:11] or "T", timespec="seconds") if len(value) > 10 else str(moment.date())
+        return _like(value, datetime.fromisoformat(value) - delta)
     raise _unfit(lateness, value, "a whole number", name)
+
+
+def _like(text: str, moment: datetime) -> str:
+    """A moment as ``text`` writes one, without fraction or zone: a shorter text sorts before those that have them."""
+    if len(text) <= 10:
+        return str(moment.date())
+    return moment.isoformat(sep=text[10], timespec="seconds")[: 19 if text[16:17] == ":" else 16]
 
 
 def _unfit(lateness: str | int, value: CursorValue, allowed: str, name: str) -> SourceError:

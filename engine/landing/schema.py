@@ -31,16 +31,29 @@ def unify(paths: Sequence[Path], folder: Path, *, name: str, open_schema: bool) 
     target: dict[str, pl.DataType] = {}
     for column in dict.fromkeys(name for schema in schemas for name in schema):
         dtypes = list(dict.fromkeys(schema[column] for schema in schemas if column in schema))
+        if len(dtypes) > 1:
+            dtypes = _of_values(column, paths, schemas) or [d for d in dtypes if d != pl.Null][:1]
         target[column] = _common(column, dtypes, name, open_schema)
     unified = []
     for path, schema in zip(paths, schemas, strict=True):
         if list(schema.items()) == list(target.items()):
             unified.append(path)
         else:
-            for column in (c for c, t in target.items() if c in schema and schema[c].is_integer() and t.is_float()):
+            other = [c for c, t in target.items() if c in schema and schema[c] != t]
+            for column in (c for c in other if schema[c].is_integer() and target[c].is_float()):
                 _check_exact(path, column, name)
-            unified.append(files.cast(path, target, folder))
+            unified.append(files.cast(path, target, folder, blank={c for c in other if not _has_value(path, c)}))
     return unified
+
+
+def _of_values(column: str, paths: Sequence[Path], schemas: Sequence[dict[str, pl.DataType]]) -> list[pl.DataType]:
+    """The types of a column where it has values: of one without, a source can only guess the type."""
+    there = [(path, schema[column]) for path, schema in zip(paths, schemas, strict=True) if column in schema]
+    return list(dict.fromkeys(dtype for path, dtype in there if _has_value(path, column)))
+
+
+def _has_value(path: Path, column: str) -> bool:
+    return bool(files.scan(path).select(exactly(column).is_not_null().any().alias("any")).collect().item())
 
 
 def _common(column: str, dtypes: Sequence[pl.DataType], name: str, open_schema: bool) -> pl.DataType:

@@ -61,7 +61,7 @@ def file_lock(folder: Path, pipeline: str) -> Iterator[None]:
     Raises:
         LedgerError: another process holds it.
     """
-    with (folder / f"{pipeline}.lock").open("a+") as handle:
+    with (folder / f"{pipeline}.lease").open("a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

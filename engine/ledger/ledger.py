@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,11 @@ class Ledger:
             sa.event.listen(self._engine, "connect", _durable)
         else:
             self._engine, self.location, self._secrets = _postgres(url)
-        self._migrate()
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     @staticmethod
     def exists(workdir: Path, url: str | None = None) -> bool:
@@ -103,8 +107,8 @@ class Ledger:
                 fix = "check the address, user and password in ledger, and that the server is up"
             elif "not a database" in text or "malformed" in text:
                 fix = (
-                    "restore the file from a backup; without one, move it away: fits are then made anew, and files "
-                    "published before are no longer known"
+                    "restore the file from a backup; without one, move it away: fits are then made anew, files "
+                    "published before are no longer known, and sources are read anew"
                 )
             raise LedgerError(
                 f"the ledger cannot be used: {text}", code="ledger.unreadable", where=self.location, fix=fix
@@ -190,7 +194,8 @@ class Ledger:
                 .where(runs.c.pipeline == pipeline, runs.c.status == "running", runs.c.run_id != run_id)
                 .values(status="interrupted", finished_at=_now())
             )
-            facts = {"status": "running", "plan": dict(plan), "finished_at": None, "error": None}
+            epoch = self._lease.epoch if self._lease else 0
+            facts = {"status": "running", "epoch": epoch, "plan": dict(plan), "finished_at": None, "error": None}
             if connection.execute(sa.select(runs.c.run_id).where(runs.c.run_id == run_id)).first():
                 connection.execute(runs.update().where(runs.c.run_id == run_id).values(**facts))
                 return
@@ -216,7 +221,7 @@ class Ledger:
 
     def runs(self, pipeline: str | None = None, newest: int | None = None) -> list[dict[str, Any]]:
         """Runs, oldest first; of ``pipeline`` only, and the ``newest`` only, where given."""
-        query = sa.select(runs).order_by(runs.c.created_timestamp.desc(), runs.c.run_id.desc())
+        query = sa.select(runs).order_by(runs.c.epoch.desc(), runs.c.created_timestamp.desc(), runs.c.run_id.desc())
         if pipeline is not None:
             query = query.where(runs.c.pipeline == pipeline)
         if newest is not None:
@@ -238,6 +243,11 @@ class Ledger:
         with self._write() as connection:
             last = connection.execute(query).mappings().first()
             usable = last and last["fingerprint"] == read.fingerprint and last["base"] == read.base and last["seal"]
+            if last and usable:  # a run that came to its end has left no pieces
+                left = sa.select(pieces.c.number).where(pieces.c.read_id == last["read_id"])
+                usable = connection.execute(left.limit(1)).first()
+            if last:
+                read = replace(read, started_at=max(read.started_at, _after(last["started_at"])))
             if last and usable:
                 read = replace(read, seal=last["seal"])
             connection.execute(reads.update().where(*same, reads.c.state == "reading").values(state="abandoned"))
@@ -275,10 +285,11 @@ class Ledger:
         """Commits a landed table, with the cursor's position: from here on the source has been read up to there."""
         facts = asdict(read)
         del facts["files"]
+        same = [reads.c.pipeline == read.pipeline, reads.c.source == read.source]
         with self._write() as connection:
-            connection.execute(
-                reads.update().where(reads.c.read_id == read.read_id).values(**{**facts, "landed_at": _now()})
-            )
+            last = connection.execute(sa.select(sa.func.max(reads.c.landed_at)).where(*same)).scalar()
+            facts["landed_at"] = max(_now(), _after(last)) if last else _now()  # clocks go back, and differ
+            connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
             rows = [{**asdict(f), "read_id": read.read_id, "position": i} for i, f in enumerate(read.files)]
             if rows:
                 connection.execute(files.insert(), rows)
@@ -324,14 +335,18 @@ class Ledger:
         with self._read() as connection:
             return [self._with_files(connection, dict(row)) for row in connection.execute(query).mappings().all()]
 
-    def unfinished_pieces(self, pipeline: str, sources: Collection[str] | None = None) -> list[Piece]:
-        """The pieces of all reads of a pipeline (of some of its sources) that a later run may go on from."""
+    def unfinished_pieces(self, pipeline: str) -> list[Piece]:
+        """The pieces of all reads of a pipeline that a later run may go on from."""
         mine = sa.select(reads.c.read_id).where(reads.c.pipeline == pipeline)
-        if sources is not None:
-            mine = mine.where(reads.c.source.in_(list(sources)))
         with self._read() as connection:
             rows = connection.execute(sa.select(pieces).where(pieces.c.read_id.in_(mine))).mappings()
             return [_piece(dict(row)) for row in rows]
+
+    def forget_pieces(self, pipeline: str, *, keep: Collection[str]) -> None:
+        """Drops the pieces of all sources but those to ``keep``: the pipeline declares them no more."""
+        others = sa.select(reads.c.read_id).where(reads.c.pipeline == pipeline, reads.c.source.not_in(list(keep)))
+        with self._write() as connection:
+            connection.execute(pieces.delete().where(pieces.c.read_id.in_(others)))
 
     def forget_tables(self, read_ids: Iterable[str]) -> None:
         """Drops the files of tables from the record; the reads stay."""
@@ -439,7 +454,7 @@ def _postgres(url: str) -> tuple[sa.Engine, str, set[str]]:
     """The engine of a shared ledger, where it is (for people), and what must not be shown of it."""
     try:
         parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
-        made = sa.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 15})
+        made = sa.create_engine(parsed, pool_pre_ping=True, connect_args=_SHARED)
     except ImportError:
         raise MissingExtra("psycopg", "postgres", "a ledger in PostgreSQL") from None
     except (sa.exc.ArgumentError, ValueError):  # the latter of a port that is no number
@@ -451,6 +466,18 @@ def _postgres(url: str) -> tuple[sa.Engine, str, set[str]]:
         ) from None
     secrets = {url, parsed.password or "", *(str(v) for v in parsed.query.values())}
     return made, f"postgresql://{parsed.host}:{parsed.port or 5432}/{parsed.database}", secrets
+
+
+# No call hangs on a connection that has died; and the server frees the lease of a holder that has.
+_SHARED = {
+    "connect_timeout": 15,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "options": "-c statement_timeout=60s -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 "
+    "-c tcp_keepalives_count=3",
+}
 
 
 def _durable(connection: Any, _record: object) -> None:
@@ -470,5 +497,13 @@ def _canonical(fit: Mapping[str, Any]) -> str:
 
 
 def _now() -> str:
+    return _text(datetime.now(UTC))
+
+
+def _after(moment: str) -> str:
+    return _text(parse_moment(moment) + timedelta(microseconds=1))
+
+
+def _text(moment: datetime) -> str:
     """Texts of equal length, so that they sort as the moments do."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -43,6 +43,7 @@ def _from_1(connection: sa.Connection) -> None:
     connection.execute(sa.text("DROP TABLE chunks"))
     connection.execute(sa.text("DROP TABLE reads_1"))
     connection.execute(sa.text("ALTER TABLE published ADD COLUMN sha256 VARCHAR"))
+    connection.execute(sa.text("ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0"))
 
 
 _STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1}

@@ -21,6 +21,7 @@ runs = sa.Table(
     sa.Column("run_id", sa.String, primary_key=True),
     sa.Column("pipeline", sa.String, nullable=False),
     sa.Column("status", sa.String, nullable=False),  # running | done | blocked | partial | failed | interrupted
+    sa.Column("epoch", sa.Integer, nullable=False, server_default="0"),  # of the lease: a later run has a larger one
     sa.Column("as_of", sa.JSON, nullable=False),
     sa.Column("created_timestamp", sa.String, nullable=False),
     sa.Column("finished_at", sa.String),

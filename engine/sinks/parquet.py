@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Staging:
         self.output = output
         beside = output.parent / f".{output.name}.staging"
         self._root = output / ".staging" if output.is_mount() else beside
-        self.folder = self._root / pipeline / run_id
+        self.folder = self._root / pipeline / f"{run_id}-{uuid.uuid4().hex[:8]}"  # a resumed run stages once more
 
     @contextmanager
     def open(self) -> Iterator[Staging]:

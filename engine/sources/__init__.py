@@ -118,7 +118,8 @@ class Reading(Protocol):
         promise: final once ``chunks`` has ended.
         seal: JSON-ready; with it and the marks of landed pieces a later reading can go on. None: it starts anew.
         kept: the numbers of the request's landed pieces that still hold; ``chunks`` leaves them out.
-        bound: with a cursor of moments: what is committed later has a cursor of at least this. UTC; None: unknown.
+        bound: with a cursor of moments: the next reading goes on from no later than this; where the promise is
+            ``none_missed``, what is committed later has a cursor of at least this. UTC; None: unknown.
         trace: JSON-ready; for the request of the next reading, once this one is completed.
     """
 
@@ -146,7 +147,7 @@ class Reading(Protocol):
     def keys(self, columns: Sequence[str]) -> Iterator[Chunk]:
         """These columns (named as in the source) of all rows whatever the cursor, of the same moment if it can be.
 
-        Their values are equal to those that ``chunks`` gives. Only sources with a cursor have it.
+        Their values are equal to those that ``chunks`` gives. Only sources with modes have it.
         """
         ...
 
@@ -201,6 +202,7 @@ class Shared(AbstractContextManager["Shared"]):
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Any, ExitStack]] = {}
+        self._lost: set[str] = set()
 
     def get(self, key: str, opened: Callable[[], AbstractContextManager[T]]) -> T:
         """What is held under ``key``, else what ``opened`` gives, from now on."""
@@ -214,9 +216,15 @@ class Shared(AbstractContextManager["Shared"]):
         """Whether something is held under ``key``."""
         return key in self._held
 
-    def forget(self, key: str) -> None:
+    def lost(self, key: str) -> bool:
+        """Whether what was held under ``key`` broke after it had been of use, so that others had another."""
+        return key in self._lost
+
+    def forget(self, key: str, *, used: bool = True) -> None:
         """Closes what is held under ``key``: it broke, and the next who asks gets another."""
         if key in self._held:
+            if used:
+                self._lost.add(key)
             self._held.pop(key)[1].close()
 
     def __exit__(self, *_: object) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 GIVEN_UP_SECONDS = 0.2  # for the connection to be closed that was in the middle of a call
 PIECES = 1000  # at most, so that the marks of a large table stay small
 TICK_NS = 20_000_000  # file times are this coarse: a file changed since may look unchanged
+CLOCK_HOURS = 4  # in which a clock that is to be set back is
 LATENESS_NOTE = "a writer that chooses the cursor's value long before it commits needs lateness"
 
 
@@ -82,6 +83,21 @@ def filtered(relation: Relation) -> str | None:
 def refused_cursor(relation: Relation, message: str, fix: str) -> Exception:
     """The cursor cannot be one."""
     return relation.error(f"the cursor {relation.cursor!r} {message}", code="source.cursor", fix=fix)
+
+
+def present(*, wall: bool) -> datetime:
+    """What is committed later has no earlier moment, unless its writer chose it long before; take it before reading.
+
+    Args:
+        wall: of moments without a zone: the least that this machine's clock, or one in UTC, will show from now on. A
+            clock may be set back in the next hours.
+    """
+    now = datetime.now(UTC) - timedelta(seconds=1)
+    if not wall:
+        return now
+    quarter = int(now.timestamp()) // 900
+    ahead = [datetime.fromtimestamp((quarter + i) * 900).astimezone() for i in range(1, CLOCK_HOURS * 4 + 1)]
+    return min(now, *(moment.replace(tzinfo=UTC) for moment in (now.astimezone(), *ahead)))
 
 
 def database_path(relation: Relation) -> Path:
@@ -224,6 +240,7 @@ class Plan:
         select: all that the values of a piece depend on, the file aside; None: its pieces cannot be read again.
         batches: the rows of a piece; at least one batch, which may be empty.
         keys: of these columns, all rows.
+        bound: with a cursor that may hold moments: those that are committed later are at least this.
     """
 
     rows: int
@@ -231,6 +248,7 @@ class Plan:
     select: str | None
     batches: Callable[[Piece], Iterator[pa.RecordBatch]]
     keys: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+    bound: datetime | None = None
 
 
 @dataclass
@@ -320,7 +338,7 @@ def open_file(
                     f"{path} was written to while it was read", code="source.changed", fix="run again", transient=True
                 )
 
-        yield FileReading(connection, planned, promise, seal, landed, steady)
+        yield FileReading(connection, planned, promise, seal, landed, steady, planned.bound)
     finally:
         connection.close()
 

@@ -10,7 +10,8 @@
 | UUID, JSON, ENUM, INTERVAL, BIT, TIMETZ… | String: the text that DuckDB prints                                   |
 
 A table is read in ranges of its rowids, which a later reading can go on from while the file is unchanged; a view or a
-query is one stream, in its own order.
+query is one stream, in its own order. DuckDB itself takes at most `engine.types.DEFAULT_MEMORY_LIMIT` of memory,
+whatever the pipeline's ``memory_limit`` is.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from engine.sources.database_file import (
     filtered,
     open_file,
     piece_rows,
+    present,
     refused_cursor,
     where,
 )
@@ -49,7 +51,8 @@ FAILURES = (duckdb.Error, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImpleme
 
 WHOLE = ("tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger", "ubigint")
 HUGE = ("hugeint", "uhugeint")
-STAMPS = ("timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone")
+ZONED = "timestamp with time zone"
+STAMPS = ("timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", ZONED)
 TIMES = ("time", "time_ns")
 NESTED = ("list", "array", "struct", "map")
 EXACT = {*WHOLE, "float", "double", "decimal", "boolean", "blob", "null", "date", *STAMPS, *TIMES}
@@ -109,6 +112,7 @@ def _connection(relation: Relation, path: Path) -> Connection[duckdb.DuckDBPyCon
 
 
 def _plan(connection: duckdb.DuckDBPyConnection, relation: Relation, request: Request) -> Plan:
+    now = {wall: present(wall=wall) for wall in (True, False)}
     table = _resolve(connection, relation)
     columns = relation.chosen(list(table.types))
     condition = filtered(relation)
@@ -128,7 +132,9 @@ def _plan(connection: duckdb.DuckDBPyConnection, relation: Relation, request: Re
         return _batches(connection, {name: reads[name] for name in names}, table.sql + where(condition))
 
     select = f"{list(reads.values())} {table.sql}{where(condition, since)}" if table.rowids else None
-    return Plan(rows, pieces, select, batches, keys)
+    type_ = table.types[relation.cursor].id if relation.cursor is not None else None
+    bound = now[type_ != ZONED] if type_ == "date" or type_ in STAMPS else None
+    return Plan(rows, pieces, select, batches, keys, bound)
 
 
 def _ends(runs: Sequence[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:

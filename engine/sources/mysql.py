@@ -8,11 +8,13 @@
 
 Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted before
 and after; the number that was read has to lie between the two counts, else the reading fails and may be repeated.
-Only where all three are the same is the reading ``counted``. One query is counted again only if it gave another number.
-Without a bound of moments (see mysql_cursor) rows beyond the largest cursor there is at first are the next reading's.
+Only where all three are the same is the reading ``counted``; parts by a hash never are: a row that is changed meanwhile
+moves between them. One query is counted again only if it gave another number. Without a bound of moments (see
+mysql_cursor) rows beyond the largest cursor there is at first are the next reading's.
 
-An interrupted reading of ranges goes on within ``RESUME_SECONDS``: a piece that has landed is kept if its range still
-has as many rows. What is read of each type: see mysql_columns.
+Each row of a range comes with a digest that the server computes of it. An interrupted reading goes on within
+``RESUME_SECONDS``: a piece that has landed is kept if its range now has as many rows, with the same sum of digests;
+all other rows that there are now are read. What is read of each type: see mysql_columns.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.sources import Chunk, Promise, Request, Shared
-from engine.sources.mysql_columns import TEXTS, Column, comparable, compared, converted, planned
-from engine.sources.mysql_cursor import bound_of
+from engine.sources.mysql_columns import TEXTS, Column, check_cursor, comparable, compared, converted, planned
+from engine.sources.mysql_cursor import Bound, bound_of
 from engine.sources.mysql_plan import LIMIT_ROWS, Piece, Plan, check_dates, plan_of
 from engine.sources.mysql_session import GRACE_SECONDS, Bulk, Field, Panicked, Session, stalled
 from engine.sources.mysql_tables import Table, described
@@ -61,50 +63,56 @@ class MySQLReading:
         notes: list[str] = []
         table = described(session, relation)
         names = relation.chosen([field.name for field in table.fields])
+        bound = Bound()
         since: tuple[str, ...] = ()
         if relation.cursor is not None:
             field = next(field for field in table.fields if field.name == relation.cursor)
-            self.bound, why = bound_of(session, field)  # before anything that is read
-            notes += [why] if why else []
+            check_cursor(relation, field)
+            bound = bound_of(session, field)  # before anything that is read
+            self.bound = bound.at
+            notes += [bound.note] if bound.note else []
             since = (compared(field, ">=", request.since),) if request.since is not None else ()
         select = _fingerprint(relation, table, names, since)
-        seal = request.seal if request.seal is not None and _holds(request.seal, select) else None
-        cap = seal["cap"] if seal else None
-        if seal is None and relation.cursor is not None and self.bound is None:
-            cap = _cap(session, table, field)
-        self._plan = plan_of(
-            session, relation, table, names, (*since, *([cap] if cap else [])), seal["bounds"] if seal else None
-        )
+        if relation.cursor is not None and self.bound is None:
+            since += _cap(session, table, field)
+        begun = datetime.now(UTC).isoformat()
+        if request.seal is not None and request.landed and _holds(request.seal, select):
+            self._plan = plan_of(session, relation, table, names, since, request.seal["bounds"])
+            self._keep(session, request)
+        if self.kept and request.seal is not None:
+            begun = request.seal["at"]
+            notes.append(
+                f"{len(self.kept)} ranges were kept that had landed since {begun}: the server's checksums of them "
+                "are still the same"
+            )
+        else:
+            self._plan = plan_of(session, relation, table, names, since)
         if self._plan.ranged:
-            self.seal = seal or {
+            self._plan = replace(self._plan, digested=True)
+            self.seal = {
                 "bounds": [piece.mark["upto"] for piece in self._plan.pieces if piece.mark and "upto" in piece.mark],
                 "select": select,
                 "table": relation.spec.table,
-                "at": datetime.now(UTC).isoformat(),
-                "bound": self.bound and self.bound.isoformat(),
-                "cap": cap,
+                "at": begun,
             }
-            if seal is not None:
-                self._keep(session, request, seal)
-                notes += [f"{len(self.kept)} ranges were kept that had landed since {seal['at']}"] if self.kept else []
         self.promise = Promise(
             snapshot="one" if len(self._plan.pieces) == 1 else "per_chunk",
-            late_commits=None if relation.cursor is None else "none_missed" if self.bound else "within_lateness",
+            late_commits=None if relation.cursor is None else "none_missed" if bound.proven else "within_lateness",
             note="; ".join([*([self._plan.note] if self._plan.note else []), *notes]) or None,
         )
 
-    def _keep(self, session: Session, request: Request, seal: Mapping[str, Any]) -> None:
-        """Those of the landed pieces whose range still has as many rows."""
+    def _keep(self, session: Session, request: Request) -> None:
+        """Those of the landed pieces whose range still has the same rows."""
         kept = set()
+        pieces = {piece.number: piece for piece in self._plan.pieces} if self._plan.ranged else {}
         for landed in request.landed:
-            piece = next((p for p in self._plan.pieces if p.number == landed.number), None)
-            held = {key: value for key, value in landed.mark.items() if key != "at"}
-            if piece is not None and held == piece.mark and self._plan.count(session, piece) == landed.rows:
+            piece, mark = pieces.get(landed.number), dict(landed.mark)
+            found = (landed.rows, mark.pop("sum", None))
+            mark.pop("at", None)
+            if piece is not None and mark == piece.mark and found == self._plan.sums(session, piece):
                 kept.add(landed.number)
                 self._kept_rows += landed.rows
         self.kept = frozenset(kept)
-        if kept and self.bound is not None:  # the kept pieces saw no more than the first reading could
-            self.bound = datetime.fromisoformat(seal["bound"]) if seal["bound"] else None
 
     def chunks(self) -> Iterator[Chunk]:
         """See `engine.sources.Reading.chunks`."""
@@ -115,7 +123,11 @@ class MySQLReading:
                 yield item
             else:
                 read, after = item
-        self.promise = replace(self.promise, counted=self._plan.rows == read == after)
+        counted, note = self._plan.rows == read == after, self.promise.note
+        if not counted:
+            told = f"{read} rows were read; the database counted {self._plan.rows} before and {after} after"
+            note = f"{note}; {told}" if note else told
+        self.promise = replace(self.promise, counted=counted and not self._plan.hashed, note=note)
 
     def keys(self, columns: Sequence[str]) -> Iterator[Chunk]:
         """See `engine.sources.Reading.keys`."""
@@ -173,13 +185,20 @@ class MySQLReading:
 def _read(relation: Relation, plan: Plan, bulk: Bulk, piece: Piece) -> Iterator[Chunk]:
     import polars as pl
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     at = datetime.now(UTC).isoformat()
-    table = converted(relation, plan.columns, bulk.table(plan.sql(piece, relation.spec.query)))
+    table = bulk.table(plan.sql(piece, relation.spec.query))
+    mark = None
+    if plan.digested and piece.mark is not None:
+        digests = table.column(table.num_columns - 1)
+        total = None if digests.null_count else str(pc.sum(digests).as_py() or 0)
+        mark = {**piece.mark, "at": at, "sum": total}
+        table = table.select(range(table.num_columns - 1))
+    table = converted(relation, plan.columns, table)
     origin = f"{relation.location} {relation.spec.table or 'query'}"
     if len(plan.pieces) > 1:
         origin += f" {'range' if plan.ranged else 'part'} {piece.number + 1} of {len(plan.pieces)}"
-    mark = None if piece.mark is None else {**piece.mark, "at": at}
     batches = table.to_batches(max_chunksize=CHUNK_ROWS) or [pa.RecordBatch.from_pylist([], table.schema)]
     del table
     for number, (group, last) in enumerate(parts(batches)):
@@ -187,17 +206,24 @@ def _read(relation: Relation, plan: Plan, bulk: Bulk, piece: Piece) -> Iterator[
         yield Chunk(piece.number, origin, frame.lazy(), frame.height, part=number, last=last, mark=mark)
 
 
-def _cap(session: Session, table: Table, cursor: Field) -> str | None:
+def _cap(session: Session, table: Table, cursor: Field) -> tuple[str, ...]:
     """The condition of the rows up to the largest cursor there is.
 
     Without it a later range could show a larger cursor than a row that comes into an earlier range after that was read.
     """
     ((largest,),) = session.rows(f"SELECT MAX({comparable(cursor)}) FROM {table.sql}")
-    return None if largest is None else compared(cursor, "<=", largest)
+    return () if largest is None else (compared(cursor, "<=", largest),)
 
 
 def _fingerprint(relation: Relation, table: Table, names: Sequence[str], since: Sequence[str]) -> str:
-    told = [relation.location, table.sql, table.key and repr(table.key), relation.spec.filter, since]
+    told = [
+        relation.location,
+        table.sql,
+        table.key and repr(table.key),
+        relation.spec.filter,
+        relation.spec.consistent,
+        since,
+    ]
     told.append([repr(field) for field in table.fields if field.name in names])
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
@@ -215,6 +241,9 @@ def probe(relation: Relation) -> Probe:
     with Session(relation) as session:
         table = described(session, relation)
         names = relation.chosen([field.name for field in table.fields])
+        if relation.cursor is not None:
+            field = next(field for field in table.fields if field.name == relation.cursor)
+            check_cursor(relation, field)
         columns = [planned(relation, field) for field in table.fields if field.name in names]
         warnings = []
         grants = {
@@ -223,8 +252,7 @@ def probe(relation: Relation) -> Probe:
         if grants:
             warnings.append(f"the user may write ({', '.join(sorted(grants))}); SELECT is enough to read")
         if relation.cursor is not None:
-            field = next(field for field in table.fields if field.name == relation.cursor)
-            why = bound_of(session, field)[1]
+            why = bound_of(session, field).note
             if why:
                 warnings.append(why)
             if field.type in TEXTS:

@@ -29,6 +29,7 @@ from engine.sources.mysql_session import Field
 from engine.sources.relation import Relation
 
 DIGITS = 38  # of a 128-bit decimal
+LONG = 1024  # bytes of a text that are hashed by themselves: together they could be too long for the server
 UNSIGNED = 32  # the flag of a field
 BYTES = 63  # the charset of what is no text
 INTEGERS = {1: (pa.int8(), pa.uint8()), 2: (pa.int16(), pa.uint16()), 3: (pa.int32(), pa.uint32())}
@@ -94,6 +95,23 @@ def planned(relation: Relation, field: Field) -> Column:
     )
 
 
+def check_cursor(relation: Relation, field: Field) -> None:
+    """Makes sure that a cursor's values have an order that can be kept.
+
+    Raises:
+        SourceError: they have none.
+    """
+    kind = {242: "vector", 245: "json", 255: "geometry"}.get(field.type)
+    if kind is None and field.type in TEXTS and field.charset == BYTES and (field.length or not field.computed):
+        kind = "binary"
+    if kind is not None:
+        raise relation.error(
+            f"the cursor {field.name!r} is of type {kind}, by which no reading can go on",
+            code="source.cursor",
+            fix="choose a column of numbers, dates or texts as the cursor",
+        )
+
+
 def converted(relation: Relation, columns: Sequence[Column], table: pa.Table) -> pa.Table:
     """What connectorx read, of the types that were planned.
 
@@ -118,6 +136,25 @@ def _cast(read: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_decimal(kind):
         read = pc.replace_substring_regex(read, r"^(-?)0+(\d)", r"\1\2")  # of zerofill
     return read.cast(kind)
+
+
+def digest(columns: Sequence[Column]) -> str:
+    """A number of 40 bits for a row's values in these columns; a million of them can be added up in 64 bits.
+
+    It is the row's CRC-32, squared, as CRCs are linear: two rows that exchange a value could leave their sum the same.
+    MD5 would take the server twice as long.
+    """
+    values = []
+    for column in columns:
+        if column.field.type in (4, 5):  # as a text FLOAT has six digits
+            values.append(f"CAST({identifier(column.name)} + 0e0 AS BINARY)")
+        elif column.field.type in {*TEXTS, 245} and column.field.length > LONG:
+            values.append(f"MD5({column.select})")
+        else:
+            values.append(f"CAST({column.select} AS BINARY)")
+    nulls = ", ".join(f"{identifier(column.name)} IS NULL" for column in columns)
+    row = f"CONCAT_WS(x'1f', CONCAT({nulls}), {', '.join(values)})"
+    return f"CAST(POW(CRC32({row}), 2) / {2**24} AS UNSIGNED)"
 
 
 def impossible(column: Column) -> str | None:

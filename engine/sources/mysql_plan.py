@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import SourceError
-from engine.sources.mysql_columns import BYTES, TEXTS, Column, Key, identifier, impossible, planned
+from engine.sources.mysql_columns import BYTES, TEXTS, Column, Key, digest, identifier, impossible, planned
 from engine.sources.mysql_session import Session
 from engine.sources.mysql_tables import Table
 from engine.sources.relation import CHUNK_BYTES, CHUNK_ROWS, Relation
 
 LIMIT_ROWS = 1_000_000  # of one query: its whole result is held in memory
-LIMIT_BYTES = 512 * 2**20
+LIMIT_BYTES = 512 * 2**20  # likewise
+VALUE_BYTES = 8  # of a number or moment, about
 HASH_ROWS = 250_000
 TORN = "read in ranges, each of its own moment"
 
@@ -45,6 +46,8 @@ class Plan:
         rows: how many meet them.
         pieces: which together have all those rows, each once.
         ranged: whether the pieces are ranges of the table's key.
+        hashed: whether they are parts by a hash of the row: a row that is changed meanwhile moves between them.
+        digested: whether each row comes with its digest, as an additional last column.
         note: what is to be said about it.
     """
 
@@ -54,6 +57,8 @@ class Plan:
     rows: int
     pieces: tuple[Piece, ...] = (Piece(0),)
     ranged: bool = False
+    hashed: bool = False
+    digested: bool = False
     note: str | None = None
 
     def sql(self, piece: Piece, query: str | None) -> str:
@@ -62,6 +67,8 @@ class Plan:
         if query is not None and plain and not self.where:
             return query
         select = ", ".join(f"{column.select} AS {identifier(column.name)}" for column in self.columns)
+        if self.digested:
+            select += f", {digest(self.columns)} AS row_digest"
         source = self.table.forced if self.ranged else self.table.sql
         order = ""
         if self.table.key and self.ranged:  # qualified: by itself a name would mean the cast column
@@ -75,6 +82,13 @@ class Plan:
         conditions = _where(*self.where, piece.where if piece else None)
         return int(session.rows(f"SELECT COUNT(*) FROM {self.table.sql}{conditions}")[0][0])
 
+    def sums(self, session: Session, piece: Piece) -> tuple[int, str]:
+        """How many rows a range has now, and the sum of their digests."""
+        ((rows, total),) = session.rows(
+            f"SELECT COUNT(*), SUM({digest(self.columns)}) FROM {self.table.forced}{_where(*self.where, piece.where)}"
+        )
+        return int(rows), str(int(total or 0))
+
 
 def plan_of(
     session: Session,
@@ -84,21 +98,37 @@ def plan_of(
     since: tuple[str, ...],
     bounds: Sequence[Sequence[str]] | None = None,
 ) -> Plan:
-    """How the named columns are read; by the bounds of an interrupted reading, where there are any."""
+    """How the named columns are read.
+
+    Args:
+        session: to ask.
+        relation: what is read.
+        table: what it is.
+        names: of the columns.
+        since: conditions besides the declared ones.
+        bounds: where an interrupted reading cut the key; it is cut there again, and further beyond. Only for ranges.
+
+    Raises:
+        SourceError: it cannot be read; nothing has been read yet.
+    """
     columns = tuple(planned(relation, field) for field in table.fields if field.name in names)
     where = ((f"({relation.spec.filter}\n)",) if relation.spec.filter else ()) + since
     key = table.key if table.stored else None
-    last = bounds[-1] if bounds else _largest(session, table, key) if key else None
+    bounds = None if relation.spec.consistent else bounds
+    last = _largest(session, table, key, bounds) if key else None
     upto = (f"({' OR '.join(filter(None, [key.upto(last), key.nulls]))})",) if key and last else ()
     rows = check_dates(session, relation, table, columns, (*where, *upto))
-    plan = Plan(table, columns, (*where, *upto), rows)
     size = rows * table.row_bytes
+    if key is None or relation.spec.consistent or not table.row_bytes:
+        size = _bytes(session, table, columns, (*where, *upto))
+        table = replace(table, row_bytes=-(-size // max(1, rows)))
+    plan = Plan(table, columns, (*where, *upto), rows)
     fits = rows <= LIMIT_ROWS and size <= LIMIT_BYTES
     if bounds is None and rows <= max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes))):
         return plan
     if relation.spec.consistent:
         if not fits:
-            raise _too_many(relation, rows, "remove consistent, or read less with filter")
+            raise _too_much(relation, rows, size, "remove consistent, or read less with filter")
         return plan
     if key is not None and last is not None:
         ranges = _ranges(session, table, key, plan, last, bounds)
@@ -107,16 +137,27 @@ def plan_of(
     if fits:
         return plan
     if not table.stored:
-        raise _too_many(relation, rows, "read a table with a key, or less with filter or query")
+        raise _too_much(relation, rows, size, "read a table with a key, or less with filter or query")
     return _hashed(session, relation, plan)
 
 
-def _largest(session: Session, table: Table, key: Key) -> list[str] | None:
-    """The largest key there is; rows above it are the next run's."""
+def _bytes(session: Session, table: Table, columns: Sequence[Column], where: Sequence[str]) -> int:
+    """About how much the columns take in memory."""
+    long = [column for column in columns if column.field.type in {*TEXTS, 245}]
+    lengths = "".join(f", SUM(LENGTH({column.select}))" for column in long)
+    ((rows, *sums),) = session.rows(f"SELECT COUNT(*){lengths} FROM {table.sql}{_where(*where)}")
+    return int(rows) * VALUE_BYTES * (len(columns) - len(long)) + sum(int(total or 0) for total in sums)
+
+
+def _largest(
+    session: Session, table: Table, key: Key, bounds: Sequence[Sequence[str]] | None = None
+) -> Sequence[str] | None:
+    """The largest key there is, or was when ``bounds`` were found; rows above it are the next run's."""
     order = ", ".join(f"{identifier(part.name)} DESC" for part in key.parts)
     present = f"NOT ({key.nulls})" if key.nulls else None
-    found = session.rows(f"SELECT {key.exact} FROM {table.forced}{_where(present)} ORDER BY {order} LIMIT 1")
-    return key.literals(found[0]) if found else None
+    beyond = key.beyond(bounds[-1]) if bounds else None
+    found = session.rows(f"SELECT {key.exact} FROM {table.forced}{_where(present, beyond)} ORDER BY {order} LIMIT 1")
+    return key.literals(found[0]) if found else bounds[-1] if bounds else None
 
 
 def _ranges(
@@ -128,20 +169,17 @@ def _ranges(
     if alone > LIMIT_ROWS:
         return None
     present = f"NOT ({key.nulls})" if key.nulls else None
-    if bounds is None:
-        step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes)))
-        bounds = []
-        after = None
-        while True:
-            where = _where(*plan.where, present, after)
-            select = f"SELECT {key.exact} FROM {table.forced}{where} ORDER BY {key.order} LIMIT 1 OFFSET {step - 1}"
-            found = session.rows(select)
-            if not found:
-                break
-            bounds.append(key.literals(found[0]))
-            after = key.beyond(bounds[-1])
-        if not bounds or bounds[-1] != list(last):
-            bounds.append(list(last))
+    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes)))
+    bounds = [list(upto) for upto in bounds or ()]
+    while True:
+        where = _where(*plan.where, present, key.beyond(bounds[-1]) if bounds else None)
+        select = f"SELECT {key.exact} FROM {table.forced}{where} ORDER BY {key.order} LIMIT 1 OFFSET {step - 1}"
+        found = session.rows(select)
+        if not found:
+            break
+        bounds.append(key.literals(found[0]))
+    if not bounds or bounds[-1] != list(last):
+        bounds.append(list(last))
     pieces = []
     for number, upto in enumerate(bounds):
         before = bounds[number - 1] if number else None
@@ -163,12 +201,15 @@ def _hashed(session: Session, relation: Relation, plan: Plan) -> Plan:
     part = f"MOD(CRC32(CONCAT_WS(',', {', '.join(values)})), {parts_})"
     sizes = session.rows(f"SELECT {part} AS part, COUNT(*) FROM {plan.table.sql}{_where(*plan.where)} GROUP BY part")
     if max((size for _, size in sizes), default=0) > LIMIT_ROWS:
-        raise _too_many(relation, plan.rows, "give the table a primary key: too many of its rows are alike")
+        fix = "give the table a primary key: too many of its rows are alike"
+        raise _too_much(relation, plan.rows, 0, fix)
     return replace(
         plan,
         rows=sum(size for _, size in sizes),
         pieces=tuple(Piece(i, f"{part} = {i}") for i in range(parts_)),
-        note=f"without a key it takes {parts_} scans, each of its own moment: give the table a primary key",
+        hashed=True,
+        note=f"without a key it takes {parts_} scans, each of its own moment: rows changed while they were read may be "
+        "missing or twice, which no count shows; give the table a primary key",
     )
 
 
@@ -194,11 +235,20 @@ def check_dates(
     return int(rows)
 
 
-def _too_many(relation: Relation, rows: int, fix: str) -> SourceError:
+def _too_much(relation: Relation, rows: int, size: int, fix: str) -> SourceError:
+    allowed = "any number of rows of a table with a primary or unique key; else up to the limit"
+    if rows <= LIMIT_ROWS and size > LIMIT_BYTES:
+        return relation.error(
+            f"{rows} rows of about {size / 2**20:.1f} MiB are too large for one read (the limit is {LIMIT_ROWS} rows, "
+            f"{LIMIT_BYTES >> 20} MiB)",
+            code="source.too_large",
+            allowed=allowed,
+            fix=f"{fix}, or fewer columns",
+        )
     return relation.error(
         f"{rows} rows are too many for one read (the limit is {LIMIT_ROWS} rows, {LIMIT_BYTES >> 20} MiB)",
         code="source.too_many_rows",
-        allowed="any number of rows of a table with a primary or unique key; else up to the limit",
+        allowed=allowed,
         fix=fix,
     )
 

@@ -30,7 +30,17 @@ from engine.errors import SourceError
 from engine.sources import Chunk, Landed, Promise, Reading, Request, Shared
 from engine.sources import reading as worded
 from engine.sources.adbc import FAILURES, Session
-from engine.sources.postgres_columns import MOMENTS, Column, Unkept, asked, converted, described, settled
+from engine.sources.postgres_columns import (
+    MOMENTS,
+    Column,
+    Unkept,
+    asked,
+    converted,
+    described,
+    ordered,
+    refused,
+    settled,
+)
 from engine.sources.postgres_probe import probe as probe
 from engine.sources.postgres_server import Inquiry, deadline, failure, inquiry, stalled
 from engine.sources.postgres_tables import (
@@ -73,9 +83,12 @@ class PostgresReading:
         self._filter = filter_of(relation, asked, self._table)
         self.bound: datetime | None = None
         self.trace: Mapping[str, Any] | None = None
-        self.promise = Promise("one", self._snapshot.name, note=self._alone())
+        self.promise = Promise("one", self._snapshot.name, note="; ".join(self._notes()) or None)
         self._condition = self._filter
-        self._cursor(next((c for c in every if c.name == relation.cursor), None), request)
+        cursor = next((c for c in every if c.name == relation.cursor), None)
+        if cursor is not None:
+            ordered(relation, cursor)
+        self._cursor(cursor, request)
         self._count = self._settle()
         self._pieces = self._cut(self._condition)
         self.seal: Mapping[str, Any] | None = None
@@ -90,6 +103,7 @@ class PostgresReading:
         known = sum(self._landed[number] for number in self.kept)
         yield from self._read(self._columns, self._condition, pieces, known, self._count)
         self.promise = replace(self.promise, counted=True)
+        self._snapshot.used = True
 
     def keys(self, columns: Sequence[str]) -> Iterator[Chunk]:
         """See `engine.sources.Reading.keys`."""
@@ -100,17 +114,17 @@ class PostgresReading:
         self, columns: Sequence[Column], condition: str, pieces: Sequence[Piece], known: int, count: int | None
     ) -> Iterator[Chunk]:
         """The rows of the pieces; with those ``known`` they must be as many as the database counts."""
-        relation, snapshot = self._relation, self._snapshot
+        relation = self._relation
         counted = (
             self._asked.beside(f"SELECT count(*) AS n FROM {self._table}{where(condition)}")
             if count is None
             else lambda: {"n": count}
         )
         threads: Threads[Session, Piece] = Threads(
-            lambda: snapshot.join(relation),
+            self._asked.join,
             lambda session, piece: self._piece(session, columns, condition, piece),
             cancel=Session.give_up,
-            workers=1 if snapshot.exported is None else 2,
+            workers=1 if self._snapshot.exported is None else 2,
             deadline=deadline(relation),
         )
         read = known
@@ -184,9 +198,11 @@ class PostgresReading:
             fix=f"replace them with query: SELECT …, NULLIF(NULLIF({column}, 'infinity'), '-infinity') AS {column}",
         )
 
-    def _alone(self) -> str | None:
-        alone = self._snapshot.alone
-        return f"read in one session, as no other can share its snapshot: {alone}" if alone else None
+    def _notes(self) -> Iterator[str]:
+        if self._asked.later:
+            yield "read at another moment than the sources before it: their session was lost"
+        if self._snapshot.alone:
+            yield f"read in one session, as no other can share its snapshot: {self._snapshot.alone}"
 
     def _cursor(self, column: Column | None, request: Request) -> None:
         """Adds the cursor's condition, and sets what can be vouched for."""
@@ -206,6 +222,9 @@ class PostgresReading:
                 )
             elif horizon["prepared"]:
                 late, note = True, f"since when {horizon['prepared']} prepared transactions are open cannot be seen"
+            elif column.type != "timestamptz":
+                note = f"{column.name} has no time zone: writers need lateness whose sessions set one west of UTC"
+                note += " that is of no role, no database and not the server's"
         else:
             xmin = self._late_from(request.trace)
             if self._heap is None:
@@ -254,6 +273,9 @@ class PostgresReading:
                 known |= {column.name: column for column in settled(columns, row)}
                 count = row["n"] if condition == self._condition else None
         self._columns = [known.get(column.name, column) for column in self._columns]
+        cursor = next((c for c in self._columns if c.name == self._relation.cursor), None)
+        if cursor is not None and cursor.type == "numeric" and cursor.decimal is None:
+            raise refused(self._relation, "holds NaN, infinity or more than 38 digits, so that it arrives as text")
         return count
 
     def _cut(self, condition: str) -> list[Piece]:

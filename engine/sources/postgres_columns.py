@@ -17,11 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.duck import identifier
+from engine.errors import SourceError
 from engine.sources.relation import Relation
 
 SCALARS = frozenset({"int2", "int4", "int8", "float4", "float8", "bool", "text", "varchar", "bpchar", "name", "bytea"})
 MOMENTS = frozenset({"date", "timestamp", "timestamptz"})
 EXACT = SCALARS | MOMENTS | {f"_{scalar}" for scalar in SCALARS}
+# What may be a cursor: what arrives in the order that PostgreSQL compares it by.
+ORDERED = MOMENTS | (SCALARS - {"bool", "bytea"}) | {"numeric", "uuid"}
 DIGITS = 38  # of a 128-bit decimal
 FIRST_DAY = (
     -2_440_588
@@ -88,6 +91,26 @@ def described(relation: Relation, schema: pa.Schema) -> list[Column]:
         else:
             columns.append(Column(field.name, kind))
     return columns
+
+
+def refused(relation: Relation, why: str) -> SourceError:
+    """The cursor cannot be one."""
+    return relation.error(
+        f"the cursor {relation.cursor!r} {why}",
+        code="source.cursor",
+        fix="choose a column of numbers, dates or texts",
+    )
+
+
+def ordered(relation: Relation, cursor: Column) -> None:
+    """Nothing, if the values of the cursor can be compared here as PostgreSQL does.
+
+    Raises:
+        SourceError: they cannot.
+    """
+    if cursor.type not in ORDERED:
+        kind = f"{cursor.type[1:]}[]" if cursor.type.startswith("_") else cursor.type
+        raise refused(relation, f"is of type {kind or 'unknown'}, whose values cannot be compared here")
 
 
 def asked(doubtful: Sequence[Column]) -> str:

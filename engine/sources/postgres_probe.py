@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from engine.duck import literal
 from engine.sources import Shared
-from engine.sources.postgres_columns import MOMENTS, Column, described
+from engine.sources.postgres_columns import MOMENTS, Column, described, ordered
 from engine.sources.postgres_server import Inquiry, inquiry
 from engine.sources.postgres_tables import Heap, filter_of, heap_of, plan_of, table_of, where
 from engine.sources.relation import Probe, Relation
@@ -31,12 +31,14 @@ def probe(relation: Relation) -> Probe:
         every = described(relation, asked.schema(f"SELECT * FROM {table}"))
         names = relation.chosen([column.name for column in every])
         columns = [column for column in every if column.name in names]
+        cursor = next((column for column in every if column.name == relation.cursor), None)
+        if cursor is not None:
+            ordered(relation, cursor)
         condition = filter_of(relation, asked, table)
         sql = f"SELECT {', '.join(column.select for column in columns)} FROM {table}{where(condition)}"
         arriving = asked.schema(sql)
         asked.rows(f"{sql} LIMIT 0")
         facts = asked.row(FACTS)
-        cursor = next((column for column in every if column.name == relation.cursor), None)
         return Probe(
             f"PostgreSQL {facts['version']}",
             int(plan_of(asked, sql)["Plan Rows"]) if heap is None or heap.rows >= 0 else None,

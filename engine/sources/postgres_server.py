@@ -41,8 +41,9 @@ SETTINGS = {
 }
 
 # Since when transactions are open: what is committed later began no earlier. A second less than the present, as a
-# transaction is shown a little after it has begun. As a wall clock (of the server's time zone), it is the least that
-# the clock will show from then on: it may be set back in the next hours.
+# transaction is shown a little after it has begun. As a wall clock, it is the least that clocks will show from then on:
+# they may be set back in the next hours. Which clocks, as sessions choose their own: those of UTC, of our own default,
+# of the time zones that roles and databases are given, and of the server's log, which is where the server itself is.
 HORIZON = """
 WITH activity AS (
     SELECT min(xact_start) FILTER (WHERE backend_type NOT IN ('autovacuum worker', 'walsender', 'parallel worker'))
@@ -54,11 +55,19 @@ WITH activity AS (
 ), horizon AS (
     SELECT least(clock_timestamp() - interval '1 second', activity.began, prepared.began) AS moment, hidden, n
     FROM activity, prepared
-), zone AS (SELECT reset_val AS name FROM pg_settings WHERE name = 'TimeZone'), walls AS (
-    SELECT least(moment AT TIME ZONE zone.name, min(ahead AT TIME ZONE zone.name)) AS wall
-    FROM horizon, zone, generate_series(1, 16) i,
-        LATERAL (SELECT to_timestamp((floor(extract(epoch FROM moment) / 900) + i) * 900) AS ahead) quarters
-    GROUP BY moment, zone.name
+), zones AS (
+    SELECT reset_val AS name FROM pg_settings WHERE name IN ('TimeZone', 'log_timezone') UNION SELECT 'UTC'
+    UNION SELECT substring(setting FROM '=(.*)') FROM pg_db_role_setting, unnest(setconfig) setting
+    WHERE setting ILIKE 'timezone=%'
+), moments AS (
+    SELECT moment AS at FROM horizon UNION ALL
+    SELECT to_timestamp((floor(extract(epoch FROM moment) / 900) + i) * 900) FROM horizon, generate_series(1, 16) i
+), walls AS (
+    SELECT min(CASE
+        WHEN name ~ '^[-+]?[0-9.]+$' THEN at AT TIME ZONE (name || ' hours')::interval
+        WHEN name ~* '^interval' THEN at AT TIME ZONE substring(name FROM '''(.*)''')::interval
+        ELSE at AT TIME ZONE name END) AS wall
+    FROM moments, zones
 )
 SELECT (extract(epoch FROM moment) * 1000000)::int8 AS moment, (extract(epoch FROM wall) * 1000000)::int8 AS wall,
     hidden, n AS prepared, pg_is_in_recovery() AS standby, current_setting('server_version_num')::int8 AS version
@@ -78,6 +87,7 @@ class Snapshot:
         xmax: no transaction from it on had ended.
         horizon: what `HORIZON` gave before.
         alone: why there is only one session.
+        used: whether a source was read at this moment.
     """
 
     session: Session
@@ -87,6 +97,7 @@ class Snapshot:
     xmax: int
     horizon: dict[str, Any]
     alone: str = ""
+    used: bool = False
 
     @property
     def version(self) -> int:
@@ -106,12 +117,17 @@ class Snapshot:
             f"ELSE {id_} + {base} END"
         )
 
-    def join(self, relation: Relation) -> AbstractContextManager[Session]:
-        """A session of this moment."""
+    def join(self, relation: Relation, instead: Session | None = None) -> AbstractContextManager[Session]:
+        """A session of this moment; ``instead``, if given, where the server has no more connections for us."""
         if self.exported is None:
             _set(self.session, relation)
             return nullcontext(self.session)
-        session = connect(relation)
+        try:
+            session = connect(relation)
+        except SourceError as error:
+            if instead is None or not any(mark in error.message for mark in FULL):
+                raise
+            return nullcontext(instead)
         try:
             _begin(session)
             session.execute(f"SET TRANSACTION SNAPSHOT {literal(self.exported)}")
@@ -148,12 +164,25 @@ def take(relation: Relation) -> Snapshot:
 
 
 class Inquiry:
-    """A session of the run's snapshot for what is asked beside the rows. Each answer has its deadline."""
+    """A session of the run's snapshot for what is asked beside the rows. Each answer has its deadline.
 
-    def __init__(self, relation: Relation, snapshot: Snapshot, held: AbstractContextManager[Session]) -> None:
-        self.relation, self.snapshot = relation, snapshot
+    Attributes:
+        later: whether sources of the run were read at another moment before.
+    """
+
+    def __init__(
+        self, relation: Relation, snapshot: Snapshot, held: AbstractContextManager[Session], *, later: bool = False
+    ) -> None:
+        self.relation, self.snapshot, self.later = relation, snapshot, later
         self._held, self._session = held, held.__enter__()
         self._pending: Future[dict[str, Any]] | None = None
+        self._lent = False
+
+    def join(self) -> AbstractContextManager[Session]:
+        """Another session of the snapshot; this one, where there is none to be had: its calls wait for one another."""
+        joined = self.snapshot.join(self.relation, self._session)
+        self._lent = self._lent or (isinstance(joined, nullcontext) and self.snapshot.exported is not None)
+        return joined
 
     def rows(self, sql: str, **options: str) -> list[dict[str, Any]]:
         return within(self.relation, lambda: self._session.rows(sql, **options), self._session)
@@ -173,7 +202,7 @@ class Inquiry:
 
     def close(self) -> None:
         """Also in the middle of a call, and of a connection that has died."""
-        if self._pending is not None and not self._pending.done():
+        if self._lent or (self._pending is not None and not self._pending.done()):
             begin(self._session.give_up)
         with suppress(Stalled):
             result(begin(lambda: self._held.__exit__(None, None, None)), JOIN_SECONDS)
@@ -193,10 +222,10 @@ def inquiry(relation: Relation, shared: Shared) -> Iterator[Inquiry]:
             if _lives(snapshot) and snapshot.exported is not None:
                 snapshot.exported, snapshot.alone = None, error.message
                 continue
-            shared.forget(key)
+            shared.forget(key, used=snapshot.used)
             if fresh:
                 raise
-    asked = Inquiry(relation, snapshot, held)
+    asked = Inquiry(relation, snapshot, held, later=shared.lost(key))
     try:
         yield asked
     finally:
@@ -305,6 +334,7 @@ def _set(session: Session, relation: Relation) -> None:
 
 
 # At connecting, only the text tells.
+FULL = ("too many", "remaining connection slots")
 FINAL = (
     "does not exist",
     "authentication failed",

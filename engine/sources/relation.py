@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from engine.errors import SourceError, TransientSourceError, nearest
 from engine.spec import DatabaseSpec, secrets_of
-from engine.spec.sources import FILES
+from engine.spec.sources import FILES, split_url
 from engine.types import redact
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ class Relation:
     @cached_property
     def url(self) -> str:
         """The connection string, its password percent-encoded, so that drivers do not split it at an ``@``."""
-        scheme, _, rest = self.spec.connection_string.get_secret_value().partition("://")
-        userinfo, at, host = rest.rpartition("@")
-        if scheme in FILES or not at:
-            return f"{scheme}://{rest}"
+        declared = self.spec.connection_string.get_secret_value()
+        scheme, userinfo, place, options = split_url(declared)
+        if scheme in FILES or not userinfo:
+            return declared
         user, colon, password = userinfo.partition(":")
-        return f"{scheme}://{_quoted(user)}{colon}{_quoted(password)}@{host}"
+        return f"{scheme}://{_quoted(user)}{colon}{_quoted(password)}@{place}{options}"
 
     @property
     def location(self) -> str:
         """Scheme, host and database, without user, password and options."""
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+        scheme, _, place, _ = split_url(self.url)
+        return f"{scheme}://{place}"
 
     @property
     def cursor(self) -> str | None:

@@ -1,7 +1,8 @@
 """SQLite through ADBC.
 
 A SQLite column may hold values of several types, whatever it was declared as, and ADBC guesses a column's type from
-the first batch only. So the types are planned before the read, from all values, in the same transaction:
+the first batch only. So the types are planned before the read, in the same transaction, from all values that
+meet the filter, also where a cursor leaves out most of them: a column's type is the same in every run.
 
 | values of the column (nulls aside)           | becomes                                                        |
 |----------------------------------------------|----------------------------------------------------------------|
@@ -41,6 +42,7 @@ from engine.sources.database_file import (
     filtered,
     open_file,
     piece_rows,
+    present,
     refused_cursor,
     where,
 )
@@ -124,19 +126,18 @@ def _connection(relation: Relation) -> Connection[Session]:
 
 
 def _plan(session: Session, relation: Relation, request: Request) -> Plan:
+    bound = present(wall=True) if relation.cursor is not None else None  # its texts may be moments
     table = _resolve(session, relation)
     columns = relation.chosen(table.columns)
     condition = filtered(relation)
     since = None
     if relation.cursor is not None:
         since = _since(session, relation, table, relation.cursor, request.since)
-    rows, kinds = _kinds(session, relation, table, columns, where(condition, since))
+    rows, kinds = _kinds(session, relation, table, columns, where(condition))
     if relation.cursor is not None and kinds.get(relation.cursor) in ("boolean", "blob"):
         raise refused_cursor(relation, f"holds {kinds[relation.cursor]}s", "choose a column of numbers or texts")
-    if since and relation.spec.deduplicate:  # its keys are compared with those of rows that are not read now
-        keys = {relation.spec.in_source(key) for key in relation.spec.deduplicate.keys}
-        whole = [column for column in columns if column in keys]
-        kinds |= _kinds(session, relation, table, whole, where(condition))[1]
+    if since:
+        rows = session.rows(f"SELECT count(*) AS n FROM {table.sql}{where(condition, since)}")[0]["n"]
     size = piece_rows(rows)
     pieces = [Piece(0, rows)]
     sql = table.sql
@@ -152,7 +153,7 @@ def _plan(session: Session, relation: Relation, request: Request) -> Plan:
         return _batches(session, relation, table.sql + where(condition), {name: kinds[name] for name in names})
 
     select = f"{_select(kinds)} FROM {sql}{where(condition, since)}" if table.rowid else None
-    return Plan(rows, pieces, select, batches, keys_of)
+    return Plan(rows, pieces, select, batches, keys_of, bound)
 
 
 def _ends(
@@ -218,7 +219,7 @@ def _probe(session: Session, relation: Relation) -> Probe:
         asked = f"SELECT 1 FROM {table.sql} WHERE {c} COLLATE BINARY >= 0 OR {c} IS NULL"
         steps = [str(row["detail"]) for row in session.rows(f"EXPLAIN QUERY PLAN {asked}")]
         if any(step.startswith("SCAN") for step in steps):
-            warnings.append(f"no index on the cursor {relation.cursor!r}: every run looks at all rows")
+            warnings.append(f"no index on the cursor {relation.cursor!r}: every run looks for new rows in all rows")
     version = session.rows("SELECT sqlite_version() AS version")[0]["version"]
     arrives = ((c, table.declared.get(c, ""), str(KINDS[kind][2])) for c, kind in kinds.items())
     return Probe(f"SQLite {version}", rows, tuple(arrives), tuple(warnings))

@@ -52,7 +52,8 @@ class Pipeline(Spec):
     retention: Annotated[
         DurationText | None,
         Field(
-            description="how long landed tables are kept that later runs have superseded; default: until the run ends"
+            description="a whole number and s, m, h, d or w: how long landed tables are kept that later runs have "
+            "superseded; default: until the run ends"
         ),
     ] = None
     memory_limit: Annotated[

@@ -28,6 +28,10 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 SCHEMES = ("sqlite", "duckdb", "postgresql", "postgres", "mysql", "mariadb")
 FILES = ("sqlite", "duckdb")  # databases that are a file
+# What follows hosts, their ports, a slash and the database's name: options with an @ in them.
+_OPTIONS = re.compile(
+    r"(?:^|@)(?:\[[^]]*\]|[^][@?/:])*(?::\d*(?:,[^@?/]*)?)?/[^@?]*(?P<options>\?[\w.-]+=.*)", re.DOTALL
+)
 
 
 class Deduplicate(Spec):
@@ -109,7 +113,10 @@ class DatabaseSpec(SourceSpec):
     ] = None
     lateness: Annotated[
         DurationText | Annotated[int, Field(ge=0)] | None,
-        Field(description="read again so much before the cursor's last value: a duration, or a number"),
+        Field(
+            description="read again so much before the cursor's last value: a whole number and s, m, h, d or w for "
+            "moments, a whole number for numbers"
+        ),
     ] = None
     deletes: Annotated[
         Literal["find", "ignore"],
@@ -385,11 +392,25 @@ def _unknown_format(path: Place, location: str) -> Problem:
     )
 
 
+def split_url(url: str) -> tuple[str, str, str, str]:
+    """A connection string as ``scheme``, ``user:password`` (blank without an ``@``), place, and ``?options``.
+
+    Neither an ``@`` in the options nor an ``@ / ?`` in the password, however raw, is taken for the end of a part.
+    """
+    scheme, _, rest = url.partition("://")
+    found = _OPTIONS.search(rest)
+    start = found.start("options") if found else len(rest)
+    userinfo, _, place = rest[:start].rpartition("@")
+    if not found:
+        place, mark, options = place.partition("?")
+        return scheme, userinfo, place, mark + options
+    return scheme, userinfo, place, rest[start:]
+
+
 def location_of(spec: AnySource, base: Path) -> str:
     """Where a source lies, for people: no user, password or query; a file's path as it will be opened."""
     if isinstance(spec, DatabaseSpec):
-        scheme, _, rest = spec.connection_string.get_secret_value().partition("://")
-        place = rest.rpartition("@")[2].partition("?")[0]
+        scheme, _, place, _ = split_url(spec.connection_string.get_secret_value())
         return f"{scheme}://{place} {spec.table or '(query)'}"
     if isinstance(spec, FileSpec):
         return str(base / Path(spec.path).expanduser())
@@ -426,8 +447,7 @@ def _secret_strings(value: Any) -> Iterator[str]:
 def _parts(secret: str) -> Iterator[str]:
     yield secret
     if "://" in secret and "@" in secret:
-        userinfo = secret.split("://", 1)[1].rsplit("@", 1)[0]
-        password = userinfo.partition(":")[2]
+        password = split_url(secret)[1].partition(":")[2]
         yield password
         yield unquote(password)
     if "?" in secret:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +50,15 @@ class Disk:
     def free(self) -> None:
         (self.path / "ballast").unlink()
 
+    def fill_with_files(self) -> None:
+        """Room, but for no more files."""
+        folder = self.path / "ballasts"
+        folder.mkdir()
+        with suppress(OSError):
+            for number in range(100_000):
+                (folder / str(number)).touch()
+        assert os.statvfs(self.path).f_favail == 0
+
 
 def _mount(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
@@ -57,9 +67,10 @@ def _mount(*arguments: str) -> None:
 
 
 @contextmanager
-def mounted(path: Path, size: int) -> Iterator[Disk]:
+def mounted(path: Path, size: int, files: int = 0) -> Iterator[Disk]:
+    """A disk for so many bytes and ``files``; 0: any number."""
     path.mkdir()
-    _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path))
+    _mount("-t", "tmpfs", "-o", f"size={size},nr_inodes={files}", "tmpfs", str(path))
     try:
         yield Disk(path)
     finally:
@@ -239,5 +250,31 @@ def test_no_room_for_the_ledger_says_the_command(made: Callable[..., World], tmp
         assert str(world.workdir) in str(caught.value.where)
         assert caught.value.fix
         disk.free()
+        assert world.run(1).status == "done"
+        world.whole()
+
+
+@pytest.mark.parametrize("step", ["run.begun", "read.begun", "piece.committed", "table.written"])
+def test_no_more_files(made: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A disk may run out of files, or a user of the quota for them, before it is full."""
+    with mounted(tmp_path / "disk", 8 * KIB * KIB, files=200) as disk:
+        world = made(disk.path / "work", tmp_path / "features")
+        world.insert(50, 500)
+        filled = []
+
+        def heard(made_: str) -> None:
+            if made_ == step and not filled:
+                filled.append(step)
+                disk.fill_with_files()
+
+        monkeypatch.setattr(steps, "listener", heard)
+        if step == "table.written":  # all that is left to write goes into the ledger, whose files are there
+            assert world.run(1).status == "done"
+        elif step == "run.begun":
+            assert "No space left" in world.fails(LedgerError, "workdir.unwritable").message
+        else:
+            world.fails(SourceError, "source.disk_full")
+        assert filled == [step]
+        shutil.rmtree(disk.path / "ballasts")
         assert world.run(1).status == "done"
         world.whole()

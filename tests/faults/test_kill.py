@@ -36,7 +36,7 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.postgres import Postgres
 
 FIRST = tuple((step, 1) for step in steps.STEPS if step != "store.loaded")
-SEVERAL = ("read.begun", "piece.committed", "table.written", "table.judged", "file.published", "landing.collected")
+SEVERAL = ("piece.committed", "table.judged", "file.published", "landing.collected")
 LANDING = ("run.begun", "read.begun", "piece.written", "piece.committed", "table.written", "table.landed")
 
 
@@ -146,7 +146,7 @@ def test_mariadb_while_it_lands(mariadb_world: World, step: str, request: pytest
     killed_and_run_again(mariadb_world, mariadb_world.copy(request.node.name), step, 7)
 
 
-@pytest.mark.parametrize("step", ["read.begun", "table.landed", "files.recorded", "file.published"])
+@pytest.mark.parametrize("step", ["table.landed", "files.recorded", "file.published"])
 def test_the_first_run_of_all(sqlite_world: World, tmp_path: Path, step: str) -> None:
     """Nothing is pinned yet, and what was fitted by the run that died stays."""
     whole = sqlite_world.folder / "first"

@@ -470,7 +470,7 @@ class Killing:
     watched: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def run(self, kills: int, by: Sequence[str] = ("step", "bytes", "clock")) -> None:
+    def run(self, kills: int, by: Sequence[str] = ("step", "step", "bytes", "clock")) -> None:
         """So many kills, a check after every few of them and in the end."""
         self.folder.mkdir()
         order = Order(self.folder, self._url, fits=False)
@@ -503,12 +503,12 @@ class Killing:
                 killed[0].kill()
 
         if by == "step":
-            order = replace(order, die_at=("*", self.random_.randrange(1, 60)))
+            order = replace(order, die_at=("*", self.random_.randrange(1, 45)))
         if by == "bytes" and self.proxy is not None:
             self.proxy.on_bytes(self.random_.choice([0, 100, 5_000, self.random_.randrange(60_000, 150_000)]), kill)
         process = start(order)
         killed.append(process)
-        timer = threading.Timer(self.random_.uniform(0.3, 1.2), kill)
+        timer = threading.Timer(self.random_.uniform(0.3, 2.0), kill)
         if by == "clock":
             timer.start()
         change(self.database, self.random_)
@@ -560,7 +560,8 @@ def torture(arguments: Sequence[str] | None = None) -> int:
         with serving(options.database, folder) as (database, between):
             fill(database)
             killing = Killing(database, folder / "run", random.Random(options.seed), between)
-            killing.run(options.kills)
+            with suppress(KeyboardInterrupt):  # it says what it has found so far
+                killing.run(options.kills)
     out = sys.stdout.write
     out(f"{killing.by.total()} runs killed ({', '.join(f'{n} by {by}' for by, n in sorted(killing.by.items()))}), ")
     out(f"{killing.ended} ended before; {killing.checks} checks; {killing.watched} files read meanwhile\n")

@@ -84,6 +84,9 @@ class Oracle:
     def _loose(self, old: Sequence[Row], new: Sequence[Row], sums: Sums) -> list[Row]:
         """Rows that no key tells apart: each once, however often it is read."""
         table = [row for row in old if self._key(row) is None]
+        if self.mode == "merge" and self.deletes == "find" and self.cursor is None:  # all was read: all of it is new
+            sums.rows_replaced += len(table)
+            return [row for row in new if self._key(row) is None]
         before = Counter(map(frozen, table))
         for row in new:
             if self._key(row) is None:
@@ -102,6 +105,10 @@ class Oracle:
             if (key := self._key(row)) is None:
                 continue
             read[key] += 1
+            unranked = not self.order_by and all(r.get(self.cursor or "") is None for r in new if self._key(r) == key)
+            if unranked and self.cursor:  # no row of the key that was read now has a cursor: the last is as it is now
+                table[key] = row
+                continue
             if key not in table or self._rank(row) >= self._rank(table[key]):
                 table[key] = row
         for key, count in read.items():

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+import math
+import uuid
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from engine import run_pipeline, steps
+from engine import Pipeline, run_pipeline, steps
 from engine.errors import SourceError
-from engine.landing import LandedTable
+from engine.history import collect_files
+from engine.landing import LandedTable, land
+from engine.landing.position import decode, earlier, encode, held_back
+from engine.ledger import Ledger, Read
+from engine.plan import compile_plan
+from engine.sources import Chunk, Reading, Request, plain
+from engine.spec import DatabaseSpec
 from tests.landing.oracle import Oracle, Sums, multiset
 from tests.landing.world import COLUMNS, Shop, rows_of, shop, small_chunks
 from tests.run.world import DAY, T, write_world
+from tests.servers.mariadb import MariaDB
+from tests.servers.postgres import Postgres
 
 KEYED = {"keys": ["id"]}
 BY_N = {"keys": ["id"], "order_by": "n"}
@@ -230,7 +246,7 @@ def test_merge_may_leave_deletes_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "stays"), [("1", False), ("0", True), ("NULL", True), ("'2025-10-04'", False), ("''", False)]
+    ("mark", "stays"), [("1", False), ("0", True), ("NULL", True), ("'2025-10-04'", False), ("''", True), ("'N'", True)]
 )
 def test_a_tombstone_is_anything_but_null_false_or_0(tmp_path: Path, mark: str, stays: bool) -> None:
     kind = "TEXT" if "'" in mark else "INTEGER"
@@ -300,16 +316,100 @@ def test_lateness_must_fit_the_cursor(tmp_path: Path, lateness: Any) -> None:
         {"query": "SELECT * FROM t", "table": None},
     ],
 )
-def test_another_declaration_reads_everything_anew(
-    tmp_path: Path, change: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_declaration_reads_everything_anew_when_asked(tmp_path: Path, change: dict[str, Any]) -> None:
+    """What was appended may be gone from the source."""
     table = shop(tmp_path)
     table.insert(row(1, 10), row(2, 11), row(3, 12))
     table.run({"cursor": "at"})
     table.sql("DELETE FROM t WHERE id = 1")
-    metrics = table.run({"cursor": "at", **change}).sources[0].metrics
+    with pytest.raises(SourceError, match="its declaration has changed") as caught:
+        table.run({"cursor": "at", **change})
+    assert (caught.value.code, "--reread s" in str(caught.value.fix)) == ("source.table_changed", True)
+    assert values(table) == [(1, 10, "a"), (2, 11, "a"), (3, 12, "a")]
+    metrics = run_pipeline(table.pipeline({"cursor": "at", **change}), as_of=T, reread=["s"]).sources[0].metrics
+    assert (metrics.records_read, metrics.rows) == (2, 2)
+
+
+def test_a_merge_of_another_declaration_reads_everything_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table, source = shop(tmp_path), {"cursor": "at", "deduplicate": KEYED}
+    table.insert(row(1, 10), row(2, 11), row(3, 12))
+    table.run(source)
+    table.sql("DELETE FROM t WHERE id = 1")
+    metrics = table.run({**source, "critical_columns": ["v"]}).sources[0].metrics
     assert (metrics.records_read, metrics.rows) == (2, 2)
     assert "everything is read anew: its declaration has changed" in caplog.text
+
+
+def test_a_host_may_move(tmp_path: Path) -> None:
+    plans = [
+        compile_plan(
+            Pipeline(
+                name="p",
+                base=tmp_path,
+                sources={"s": {"type": "database", "connection_string": f"postgresql://{host}/shop", "table": "t"}},
+            )
+        )
+        for host in ("u:p@one:5432", "v:q@two")
+    ]
+    assert len({plan.sources[0].fingerprint for plan in plans}) == 1
+
+
+def test_a_table_is_not_dropped_with_its_source_but_by_gc(tmp_path: Path) -> None:
+    table = shop(tmp_path)
+    table.insert(row(1, 10))
+    table.run({"cursor": "at"})
+    (tmp_path / "x.csv").write_text("a\n1\n")
+    other = {"other": {"type": "file", "path": "x.csv"}}
+    table.run({}, sources=other)
+    table.sql("DELETE FROM t")
+    table.run({"cursor": "at"})
+    assert values(table) == [(1, 10, "a")]
+    collect_files(compile_plan(table.pipeline({}, sources=other)), None)
+    assert not (tmp_path / ".maestro/landing/p/s").exists()
+
+
+def test_what_a_lost_ledger_knew_is_set_aside(tmp_path: Path) -> None:
+    table = shop(tmp_path)
+    table.insert(row(1, 10))
+    table.run({"cursor": "at"})
+    for file in (tmp_path / ".maestro").glob("ledger.db*"):
+        file.unlink()
+    table.sql("DELETE FROM t")
+    table.run({"cursor": "at"})
+    [aside] = (tmp_path / ".maestro" / "landing").glob("p.*")
+    [kept] = aside.rglob("*.parquet")
+    assert pl.read_parquet(kept)["id"].to_list() == [1]
+
+
+@pytest.mark.parametrize(("keys", "expected"), [(None, [(1, "eu"), (2, "us")]), (KEYED, [(1, "eu"), (2, "us")])])
+def test_a_column_that_is_added_doubles_no_row(tmp_path: Path, keys: Any, expected: list[Any]) -> None:
+    table = shop(tmp_path)
+    source = {"cursor": "at", "lateness": 5, "mode": "append", "deduplicate": keys}
+    table.insert(row(1, 10), row(2, 11))
+    table.run(source)
+    table.sql("ALTER TABLE t ADD COLUMN region TEXT DEFAULT 'eu'", "UPDATE t SET region = 'us' WHERE id = 2")
+    table.run(source)
+    assert [(r["id"], r["region"]) for r in sorted(table.landed(), key=lambda r: r["id"])] == expected
+    table.sql("ALTER TABLE t DROP COLUMN region")
+    table.run(source)
+    assert len(table.landed()) == 2
+
+
+def test_a_moment_to_come_does_not_stop_the_cursor(tmp_path: Path) -> None:
+    table, source = shop(tmp_path, "id INTEGER, at TEXT, v TEXT"), {"cursor": "at"}
+    table.insert({"id": 1, "at": "9999-12-31 00:00:00", "v": "a"})
+    table.run(source)
+    now = datetime.now(UTC).replace(tzinfo=None)
+    table.insert({"id": 2, "at": now.isoformat(" ", "seconds"), "v": "b"})
+    table.run(source)
+    assert sorted(r["id"] for r in table.landed()) == [1, 2]
+
+
+def test_a_pipeline_of_any_name(tmp_path: Path) -> None:
+    table = shop(tmp_path)
+    table.insert(row(1, 10))
+    for name in ("ledger", "lock", "landing"):
+        assert run_pipeline(table.pipeline({}, name=name), as_of=T).status == "done"
 
 
 @pytest.mark.parametrize(
@@ -332,7 +432,12 @@ def test_a_harmed_table_is_read_anew(tmp_path: Path, harm: str, caplog: pytest.L
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-9])
-    assert table.run({"cursor": "at"}).sources[0].metrics.records_read == 2
+    with pytest.raises(SourceError, match="gone or damaged"):
+        table.run({"cursor": "at"})
+    merged = {"cursor": "at", "deduplicate": KEYED}
+    run_pipeline(table.pipeline(merged), as_of=T, reread=["s"])
+    (tmp_path / ".maestro" / table.read().files[0].path).unlink()
+    assert table.run(merged).sources[0].metrics.records_read == 2
     assert values(table) == [(1, 10, "a"), (2, 20, "a")]
     assert "everything is read anew" in caplog.text
 
@@ -517,3 +622,222 @@ def test_a_run_at_another_as_of_reads_on(tmp_path: Path) -> None:
     table.run({"cursor": "at"})
     report = run_pipeline(table.pipeline({"cursor": "at"}), as_of=T + DAY)
     assert report.sources[0].metrics.records_read == 1
+
+
+# --- positions ------------------------------------------------------------------------------------------------------
+
+
+def land_frames(folder: Path, reads: list[pl.DataFrame], **keys: Any) -> list[LandedTable]:
+    """What several reads of a database land that gives these frames, whatever it is asked for."""
+    spec = DatabaseSpec(type="database", connection_string=SecretStr("sqlite:///x"), table="t", cursor="at", **keys)
+    landed: list[LandedTable] = []
+    for number, frame in enumerate(reads):
+        base = None
+        if landed:
+            facts = {"pipeline": "p", "source": "s", "run_id": "r", "location": "", "fingerprint": "", "started_at": ""}
+            base = Read(
+                read_id="", mode="append", state="landed", files=landed[-1].files, position=landed[-1].position, **facts
+            )
+        source = Frames(frame)
+        landed.append(land(source, spec, folder / str(number), name="s", memory_limit="64MiB", root=folder, base=base))
+        since = source.asked[0].since
+        assert since == (None if base is None or base.position is None else decode(base.position))
+    return landed
+
+
+class Frames:
+    kind, location = "database", "frames"
+
+    def __init__(self, *frames: pl.DataFrame) -> None:
+        self.frames, self.asked = frames, list[Request]()
+
+    def open(self, request: Request) -> AbstractContextManager[Reading]:
+        self.asked.append(request)
+        return plain(lambda: (Chunk(i, "frame", f.lazy(), f.height) for i, f in enumerate(self.frames)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "position"),
+    [
+        (pl.Int64, [3, None, -1], {"type": "int", "value": "3"}),
+        (pl.UInt64, [2**64 - 1, 0], {"type": "int", "value": str(2**64 - 1)}),
+        (pl.Float64, [0.1, 1e300, None, math.nan, math.inf], {"type": "float", "value": "1e+300"}),
+        (pl.String, ["b", "a", "B"], {"type": "str", "value": "b"}),
+        (pl.Decimal(38, 9), [Decimal("1.000000001"), Decimal("-2")], {"type": "decimal", "value": "1.000000001"}),
+        (pl.Date, [date(2025, 10, 4), None], {"type": "date", "value": "2025-10-04"}),
+        (pl.Datetime("us"), [datetime(2025, 10, 4, 1, 2, 3, 4)], {"type": "datetime", "value": "2025-10-04T01:02:03.000004"}),
+        (pl.Datetime("us", "UTC"), [T], {"type": "datetime", "value": "2025-10-04T00:00:00+00:00"}),
+        (pl.Int64, [None, None], None),
+        (pl.Int64, [], None),
+    ],
+)  # fmt: skip
+def test_a_position_is_the_largest_value_exactly(tmp_path: Path, dtype: Any, values: list[Any], position: Any) -> None:
+    frame = pl.DataFrame({"at": values}, schema={"at": dtype})
+    first, second = land_frames(tmp_path, [frame, frame])
+    assert first.position == second.position == position
+    assert json.loads(json.dumps(first.position)) == position
+    assert encode(decode(position)) == position
+    assert second.metrics.rows == len(values), "read again, and there once"
+
+
+def test_a_position_never_goes_back(tmp_path: Path) -> None:
+    found = land_frames(
+        tmp_path, [pl.DataFrame({"at": [n]}) for n in (5, 3)] + [pl.DataFrame({"at": [None]}, schema={"at": pl.Int64})]
+    )
+    assert [decode(f.position) for f in found] == [5, 5, 5]
+
+
+def test_a_nan_in_the_cursor_is_there_once(tmp_path: Path) -> None:
+    """Databases order NaN above all numbers, so it is read again each time."""
+    nan = math.nan
+    reads = [pl.DataFrame({"at": rows}) for rows in ([nan, 1.0], [nan, 1.0, 5.0], [nan, 5.0, 7.0], [nan], [nan, nan])]
+    found = land_frames(tmp_path, reads)
+    assert [f.metrics.rows for f in found] == [2, 3, 4, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("value", "lateness", "earliest"),
+    [
+        (10, 3, 7),
+        (0.5, 1, -0.5),
+        (Decimal("10.5"), 3, Decimal("7.5")),
+        (datetime(2025, 10, 4, 1), "90m", datetime(2025, 10, 3, 23, 30)),
+        (T, "1d", T - DAY),
+        (date(2025, 10, 4), "1h", date(2025, 10, 3)),
+        (date(2025, 10, 4), "2d", date(2025, 10, 2)),
+        (datetime(1, 1, 1, 0, 30), "1h", datetime(1, 1, 1, 0, 30)),
+        ("2025-10-04", "1h", "2025-10-03"),
+        ("2025-10-04T01:00:00.25Z", "1h", "2025-10-04T00:00:00"),
+        ("2025-10-04 01:00", "1h", "2025-10-04 00:00"),
+        (7, None, 7),
+        ("x", None, "x"),
+    ],
+)
+def test_lateness_is_taken_from_the_position(value: Any, lateness: Any, earliest: Any) -> None:
+    assert earlier(value, lateness, "s") == earliest
+
+
+@pytest.mark.parametrize(
+    ("largest", "bound", "position"),
+    [
+        (T, T - DAY, T - DAY),
+        (T - DAY, T, T - DAY),
+        (datetime(2025, 10, 4), T - DAY, datetime(2025, 10, 3)),
+        (date(2025, 10, 4), T - DAY, date(2025, 10, 3)),
+        (5, T, 5),
+        ("x", T, "x"),
+        (None, T, None),
+        (T, None, T),
+    ],
+)
+def test_a_position_is_held_back_to_what_is_committed(largest: Any, bound: Any, position: Any) -> None:
+    assert held_back(largest, bound) == position
+
+
+# --- on servers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Served:
+    """A table of a server, and a source that reads it."""
+
+    server: Postgres | MariaDB
+    name: str
+    folder: Path
+
+    def sql(self, *statements: str) -> None:
+        for statement in statements:
+            self.server.execute(statement.replace("{t}", self.name) + ";")
+
+    def run(self, **source: Any) -> Any:
+        declared = {"type": "database", "connection_string": self.server.url, "table": self.name, **source}
+        report = run_pipeline(Pipeline(base=self.folder, name="p", sources={"s": declared}), as_of=T)
+        return report.sources[0]
+
+    def landed(self) -> list[tuple[Any, ...]]:
+        with Ledger(self.folder / ".maestro") as book:
+            read = book.table("p", "s")
+        assert read is not None
+        return sorted((tuple(r.values()) for r in rows_of(self.folder / ".maestro", read.files)), key=str)
+
+
+@pytest.fixture(params=["postgres", "mariadb"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Served:
+    return Served(request.getfixturevalue(f"{request.param}_server"), f"t_{uuid.uuid4().hex[:12]}", tmp_path)
+
+
+def test_merge_on_a_server(served: Served) -> None:
+    served.sql(
+        "CREATE TABLE {t} (id INTEGER PRIMARY KEY, at INTEGER, v VARCHAR(9))",
+        "INSERT INTO {t} VALUES (1, 10, 'a'), (2, 11, 'b'), (3, NULL, 'c')",
+    )
+    first = served.run(cursor="at", deduplicate=KEYED)
+    assert (first.metrics.records_read, first.metrics.rows, first.mode) == (3, 3, "merge")
+    served.sql(
+        "UPDATE {t} SET at = 12, v = 'A' WHERE id = 1",
+        "DELETE FROM {t} WHERE id = 2",
+        "INSERT INTO {t} VALUES (4, 11, 'd')",
+    )
+    metrics = served.run(cursor="at", deduplicate=KEYED).metrics
+    assert served.landed() == [(1, 12, "A"), (3, None, "c"), (4, 11, "d")]
+    assert (metrics.records_read, metrics.rows_replaced, metrics.rows_deleted) == (3, 1, 1)
+    again = served.run(cursor="at", deduplicate=KEYED).metrics
+    assert (again.records_written, again.rows) == (0, 3)
+
+
+@pytest.mark.parametrize(("kind", "values"), [("DATE", ["2025-10-01", "2025-10-03"]), ("DECIMAL(20, 6)", ["1.000001", "2.5"]), ("VARCHAR(20)", ["a", "b"])])  # fmt: skip
+def test_append_on_a_server_by_cursors_of_several_types(served: Served, kind: str, values: list[str]) -> None:
+    served.sql(
+        f"CREATE TABLE {{t}} (id INTEGER, at {kind})",
+        f"INSERT INTO {{t}} VALUES (1, '{values[0]}'), (1, '{values[0]}')",
+    )
+    served.run(cursor="at")
+    served.sql(f"INSERT INTO {{t}} VALUES (2, '{values[1]}'), (1, '{values[0]}')")
+    metrics = served.run(cursor="at").metrics
+    assert (metrics.records_read, metrics.duplicates_removed, metrics.rows) == (4, 2, 4)
+    assert [row[0] for row in served.landed()] == [1, 1, 1, 2]
+    assert served.run(cursor="at").metrics.records_read == 1
+
+
+def test_a_moment_as_cursor_on_a_server(served: Served) -> None:
+    """Moments of the past, of which none is held back."""
+    served.sql(
+        "CREATE TABLE {t} (id INTEGER, at TIMESTAMP(6) NULL)",
+        "INSERT INTO {t} VALUES (1, '2025-10-01 00:00:00.000001')",
+    )
+    served.run(cursor="at")
+    served.sql("INSERT INTO {t} VALUES (2, '2025-10-01 00:00:00.000002'), (3, '2025-09-30 23:30:00'), (4, NULL)")
+    assert served.run(cursor="at", lateness="1h").metrics.records_written == 3
+    assert [row[0] for row in served.landed()] == [1, 2, 3, 4]
+
+
+def test_rows_of_a_text_key_are_found_deleted_on_a_server(served: Served) -> None:
+    served.sql(
+        "CREATE TABLE {t} (id VARCHAR(9) PRIMARY KEY, at INTEGER)",
+        "INSERT INTO {t} VALUES ('a', 1), ('b', 2), ('c', 3)",
+    )
+    served.run(cursor="at", deduplicate=KEYED)
+    served.sql("DELETE FROM {t} WHERE id = 'a'")
+    assert served.run(cursor="at", deduplicate=KEYED).metrics.rows_deleted == 1
+    assert served.landed() == [("b", 2), ("c", 3)]
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"), [("", 7), ("TEXT", 7), ("NUMERIC", 2**53 + 1), ("DATE", 0.5), ("BOOLEAN", 2)]
+)
+def test_a_read_without_values_in_a_column_leaves_its_type_as_it_was(tmp_path: Path, declared: str, value: Any) -> None:
+    """What SQLite says of a column without values may have nothing to do with the values it had."""
+    table = shop(tmp_path, f"id INTEGER, at INTEGER, n {declared}")
+    query = {"": "SELECT * FROM t", "TEXT": "SELECT id, at, n + 0 AS n FROM t"}.get(declared)
+    source = {"cursor": "at", "query": query, "table": None if query else "t"}
+    table.insert({"id": 1, "at": 10, "n": value})
+    table.run(source)
+    before = table.read().schema
+    table.sql("DELETE FROM t")
+    table.insert({"id": 2, "at": 11, "n": None})
+    table.run(source)
+    assert table.read().schema == before
+    assert [r["n"] for r in table.landed()] == [value, None]
+    table.insert({"id": 3, "at": 12, "n": value})
+    table.run(source)
+    assert [r["n"] for r in table.landed()] == [value, None, value]

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from engine import landing, run, steps
 from engine.errors import LedgerError, SourceError, TransientSourceError
+from engine.history import collect_files
 from engine.landing.journal import InMemory
 from engine.ledger import Ledger
+from engine.plan import compile_plan
 from engine.sources import Chunk, Promise, Reading, Request
 from engine.spec import FileSpec
 from tests.landing.world import rows_of, shop, small_chunks
@@ -363,6 +365,7 @@ def test_a_source_that_is_declared_no_more_leaves_nothing_behind(
     pl.DataFrame({"id": [1]}).write_parquet(tmp_path / "x.parquet")
     sources = {"other": {"type": "file", "path": "x.parquet"}}
     assert table.run({}, sources=sources).status == "done"
+    collect_files(compile_plan(table.pipeline({}, sources=sources)), None)
     assert not (tmp_path / ".maestro/landing/p/s").exists()
 
 

@@ -24,9 +24,7 @@ def own_database(server: Postgres) -> str:
 
 def read_of(read_id: str = "read1", source: str = "s", run_id: str = "run1", **more: Any) -> Read:
     facts = {"pipeline": "p", "location": "somewhere", "mode": "append", "state": "reading", "fingerprint": "f"}
-    return Read(
-        read_id, source=source, run_id=run_id, **{**facts, "started_at": f"2025-10-04T00:00:00{read_id}", **more}
-    )
+    return Read(read_id, source=source, run_id=run_id, **{**facts, "started_at": "2025-10-04T00:00:00Z", **more})
 
 
 def piece_of(number: int, *paths: str) -> Piece:

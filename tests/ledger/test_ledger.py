@@ -30,6 +30,7 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "add_piece": lambda book: book.add_piece("read1", piece_of(9, "x")),
     "landed": lambda book: book.landed(read_of(state="landed")),
     "judged": lambda book: book.judged("read1", accepted=True, report=None),
+    "forget_pieces": lambda book: book.forget_pieces("p", keep=()),
     "forget_tables": lambda book: book.forget_tables(["read1"]),
     "publishing": lambda book: book.publishing("run1", "p", {"v": (AT, {"a": 1})}, [part("v", AT)]),
     "published_all": lambda book: book.published_all("run1"),
@@ -44,15 +45,21 @@ def test_every_public_call_is_known_to_these_tests() -> None:
     assert public == set(WRITES) | READS, "a call that writes belongs to WRITES, another to READS"
 
 
+def cut_off(server: Postgres, url: str) -> None:
+    """Ends the connection that holds a lease."""
+    mine = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    ends = f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND {mine}"
+    subprocess.run([server.psql, "-q", url, "-c", ends], check=True, capture_output=True)
+
+
 @contextmanager
 def taken_over(book: Ledger, workdir: Path, server: Postgres | None, url: str | None) -> Iterator[None]:
     """``book`` has lost its lease without a word, and another holds it."""
     with ExitStack() as stack:
         if server is None or url is None:
-            (workdir / "p.lock").unlink()  # as a file system does that forgets its locks
+            (workdir / "p.lease").unlink()  # as a file system does that forgets its locks
         else:
-            ends = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
-            subprocess.run([server.psql, "-q", url, "-c", ends], check=True, capture_output=True)
+            cut_off(server, url)
         other = stack.enter_context(Ledger(workdir, url))
         mine = stack.enter_context(other.lease("p"))
         assert book._lease is not None
@@ -103,10 +110,9 @@ def test_a_run_that_loses_its_lease_publishes_nothing_more(
         if name == step:
             monkeypatch.setattr(steps, "listener", None)
             if server and url:
-                ends = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
-                subprocess.run([server.psql, "-q", url, "-c", ends], check=True, capture_output=True)
+                cut_off(server, url)
             else:
-                (tmp_path / ".maestro" / "small.lock").unlink()
+                (tmp_path / ".maestro" / "small.lease").unlink()
             other = stack.enter_context(Ledger(tmp_path / ".maestro", url))
             stack.enter_context(other.lease("small"))
 

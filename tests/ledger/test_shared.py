@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from engine import run_pipeline
 from engine.errors import LedgerError
-from engine.ledger import Ledger
+from engine.ledger import Ledger, ledger
 from engine.run import unfinished
 from tests.ledger.books import AT, FILE, begin, own_database, part, piece_of, read_of, taken_soon
 from tests.run.world import DAY, T, pipeline, published, write_world
@@ -106,6 +106,21 @@ def test_a_read_lands_is_judged_and_is_the_table(book: Ledger) -> None:
     assert book.table("p", "s", accepted=True).files == ()  # type: ignore[union-attr]
 
 
+def test_the_newest_table_is_the_last_that_landed_whatever_the_clock_says(
+    book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock may go back, and machines that share a ledger have one each."""
+    begin(book)
+    for number, moment in enumerate(
+        ("2025-10-04T00:00:09.000000Z", "2025-10-04T00:00:01.000000Z", "2025-10-04T00:00:02.000000Z")
+    ):
+        monkeypatch.setattr(ledger, "_now", lambda moment=moment: moment)
+        read, _ = book.begin_read(read_of(f"read{number}"))
+        book.landed(replace(read, state="landed", files=(FILE,)))
+        assert book.table("p", "s").read_id == f"read{number}"  # type: ignore[union-attr]
+    assert [t.read_id for t in book.tables("p")] == ["read0", "read1", "read2"]
+
+
 def test_pieces_move_to_the_read_that_goes_on_from_them(book: Ledger) -> None:
     begin(book)
     book.begin_read(read_of())
@@ -149,6 +164,15 @@ def test_reads_of_another_source_or_pipeline_stay_as_they_are(book: Ledger) -> N
     book.begin_read(read_of("d", "s1", fingerprint="other"))
     assert [p.files[0].path for p in book.unfinished_pieces("p")] == ["b"]
     assert [p.files[0].path for p in book.unfinished_pieces("q")] == ["c"]
+
+
+def test_pieces_of_sources_that_are_declared_no_more_are_forgotten(book: Ledger) -> None:
+    begin(book)
+    for read in (read_of("a", "s1"), read_of("b", "s2")):
+        book.begin_read(read)
+        book.add_piece(read.read_id, piece_of(0, read.read_id))
+    book.forget_pieces("p", keep=["s2"])
+    assert [p.files[0].path for p in book.unfinished_pieces("p")] == ["b"]
 
 
 def test_fits_are_versioned_and_published_files_replaced(book: Ledger) -> None:
@@ -233,17 +257,17 @@ def test_many_first_runs_at_once(tmp_path: Path, url: str | None, opened: Opened
 
 def test_a_run_with_a_shared_ledger_is_like_any_other(tmp_path: Path, postgres_server: Any) -> None:
     folders = tmp_path / "shared", tmp_path / "embedded"
-    for folder, ledger in zip(folders, (own_database(postgres_server), None), strict=True):
+    for folder, url in zip(folders, (own_database(postgres_server), None), strict=True):
         folder.mkdir()
         write_world(folder)
         for at in (T, T + DAY):
-            report = run_pipeline(pipeline(folder, ledger=ledger), as_of=at)
+            report = run_pipeline(pipeline(folder, ledger=url), as_of=at)
             assert report.status == "done"
             assert PASSWORD not in str(report.to_dict())
-        with Ledger(folder / ".maestro", ledger) as book:
+        with Ledger(folder / ".maestro", url) as book:
             assert [r["status"] for r in book.runs("small")] == ["done", "done"]
             assert len(book.published("small")) == 2
-        assert unfinished(pipeline(folder, ledger=ledger)) is None
+        assert unfinished(pipeline(folder, ledger=url)) is None
     assert not (folders[0] / ".maestro" / "ledger.db").exists()
     assert_frame_equal(published(folders[0]), published(folders[1]), rel_tol=1e-9)
 

@@ -309,6 +309,36 @@ def test_the_keys_of_all_rows_are_equal_to_those_read(make: Make) -> None:
     assert keys["k"].dtype == rows["k"].dtype
 
 
+def test_the_new_rows_have_the_types_of_all(make: Make) -> None:
+    url = make(f"CREATE TABLE t AS SELECT * FROM (VALUES ({2**63}::HUGEINT, 1), (1, 2), (NULL, 3)) v(h, n)")
+    new = since(database(url, table="t", cursor="n"), 2)["h"]
+    assert new.dtype == since(database(url, table="t", cursor="n"), 1)["h"].dtype == pl.Decimal(38, 0)
+    assert new.to_list() == [Decimal(1), None]
+
+
+@pytest.mark.parametrize(
+    ("declared", "bounded"),
+    [
+        ("TIMESTAMP", True),
+        ("TIMESTAMP_S", True),
+        ("TIMESTAMP_NS", True),
+        ("TIMESTAMPTZ", True),
+        ("DATE", True),
+        ("VARCHAR", False),
+    ],
+)
+def test_a_cursor_of_moments_is_bounded_by_the_present(make: Make, declared: str, bounded: bool) -> None:
+    url = make(f"CREATE TABLE t AS SELECT '2200-01-01'::{declared} AS at, 1 AS n")
+    before = datetime.now(UTC)
+    with open_source("s", database(url, table="t", cursor="at"), Path()).open(Request()) as reading:
+        assert (reading.bound is not None) == bounded
+        if reading.bound is not None:
+            assert timedelta(seconds=-2) < reading.bound - before < timedelta(0)
+    for keys in ({"cursor": "n"}, {}):
+        with open_source("s", database(url, table="t", **keys), Path()).open(Request()) as reading:
+            assert reading.bound is None
+
+
 TABLE = "CREATE TABLE t AS SELECT range AS id, 'name ' || range AS name FROM range(250_000)"
 
 

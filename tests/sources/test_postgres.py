@@ -414,13 +414,88 @@ def test_a_transaction_that_is_open_across_a_reading_holds_the_position_back(ser
         assert wall is not None
         assert bound <= late["at"][0] < seen["at"][0]
         assert wall.replace(tzinfo=None) <= late["wall"][0]
-        assert abs(wall - bound - dt.timedelta(hours=9)) < dt.timedelta(minutes=1)
+        assert abs(wall - bound) < dt.timedelta(minutes=1), "who writes may have set UTC"
         with opened(server.url, Request(since=min(seen["at"].max(), bound)), table="t", cursor="at") as reading:
             assert 1 in collected(reading.chunks())["id"]
             assert reading.bound is not None
             assert reading.bound > bound
     finally:
         server.execute("ALTER DATABASE shop RESET TimeZone")
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours"),
+    [
+        ("America/Lima", -5),
+        ("'america/lima'", -5),
+        ("'-7.5'", -7.5),
+        ("'<-04>+4'", -4),
+        ("Asia/Tokyo", 0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["timestamp", "date"])
+def test_a_wall_clock_is_that_of_the_writer_furthest_west(server: Postgres, zone: str, hours: float, kind: str) -> None:
+    zone = zone if zone.startswith("'") else f"'{zone}'"
+    server.execute(
+        f"CREATE TABLE t (at {kind}); CREATE ROLE writer LOGIN PASSWORD 'pw'; ALTER ROLE writer SET TimeZone = {zone};"
+        "ALTER DATABASE shop SET TimeZone = 'Europe/Berlin'; GRANT USAGE ON SCHEMA public TO writer;"
+        "GRANT INSERT ON t TO writer;"
+        "INSERT INTO t VALUES ('9999-12-31')"
+    )
+    try:
+        with opened(server.url, table="t", cursor="at") as reading:
+            bound, promise = reading.bound, reading.promise
+        now = dt.datetime.now(dt.UTC)
+        assert bound is not None
+        assert abs(bound - now - dt.timedelta(hours=hours)) < dt.timedelta(seconds=10)
+        assert promise.late_commits == "none_missed"
+        assert "at has no time zone" in str(promise.note)
+        with Session(_driver(), f"postgresql://writer:pw@127.0.0.1:{server.port}/shop") as writer:
+            writer.execute("INSERT INTO t VALUES (localtimestamp)")
+        since = bound.replace(tzinfo=None)
+        with opened(
+            server.url, Request(since=since if kind == "timestamp" else since.date()), table="t", cursor="at"
+        ) as reading:
+            assert collected(reading.chunks()).height == 2
+    finally:
+        server.execute("ALTER DATABASE shop RESET TimeZone; DROP OWNED BY writer; DROP ROLE writer")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["boolean", "bytea", "int[]", "uuid[]", "interval", "jsonb", "inet", "oid", "timetz", "int4range", "money", "mood"],
+)
+def test_what_is_no_cursor(server: Postgres, kind: str) -> None:
+    server.execute(f"CREATE TYPE mood AS ENUM ('sad', 'happy'); CREATE TABLE t (id int, at {kind})")
+    shown = {"int[]": r"int4\[\]", "uuid[]": r"uuid\[\]", "boolean": "bool", "int4range": "unnamed<oid:3904>"}.get(
+        kind, kind
+    )
+    for keys in ({"table": "t"}, {"query": "SELECT * FROM t"}):
+        spec = database(server.url, cursor="at", **keys)
+        for ask in (lambda s: read(s), lambda s: postgres.probe(Relation("s", s, Path()))):
+            with pytest.raises(SourceError, match=f"the cursor 'at' is of type {shown}, whose values") as caught:
+                ask(spec)
+            assert (caught.value.code, caught.value.where) == ("source.cursor", "sources.s")
+            assert caught.value.fix == "choose a column of numbers, dates or texts"
+
+
+@pytest.mark.parametrize(("kind", "value"), [("numeric(4,1)", "'NaN'"), ("numeric", "1e39")])
+def test_numbers_that_arrive_as_text_are_no_cursor(server: Postgres, kind: str, value: str) -> None:
+    server.execute(f"CREATE TABLE t (at {kind}); INSERT INTO t VALUES (1), ({value})")
+    with pytest.raises(SourceError, match="the cursor 'at' holds NaN, infinity or more than 38 digits") as caught:
+        read(database(server.url, table="t", cursor="at"))
+    assert caught.value.code == "source.cursor"
+
+
+def test_the_new_rows_have_the_types_of_all(server: Postgres) -> None:
+    server.execute(
+        "CREATE TABLE t (at int, n numeric, big numeric, a int[]); INSERT INTO t VALUES"
+        "(1, 0.125, 1e39, ARRAY[[1, 2], [3, 4]]), (2, 5, 6, ARRAY[7]), (3, NULL, NULL, NULL)"
+    )
+    with opened(server.url, Request(since=2), table="t", cursor="at") as reading:
+        frame = collected(reading.chunks()).sort("at")
+    assert frame.schema == {"at": pl.Int32, "n": pl.Decimal(38, 3), "big": pl.String, "a": pl.String}
+    assert frame.rows() == [(2, Decimal("5.000"), "6", "{7}"), (3, None, None, None)]
 
 
 def test_an_integer_cursor_finds_what_was_committed_late_by_its_transaction(server: Postgres) -> None:
@@ -492,10 +567,33 @@ def test_one_session_does_everything_where_it_must(
                     assert promise.snapshot == "one"
                     assert promise.counted
                     assert why in str(promise.note)
-                    next(reading.keys(["id"]))  # and leave it in the middle
+                    assert collected(reading.keys(["id"])).height == 1000
                 server.execute("INSERT INTO b SELECT * FROM b LIMIT 0; DELETE FROM b WHERE false")
     finally:
         server.execute("GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO PUBLIC")
+
+
+@pytest.mark.parametrize("limit", [2, 3, 4])
+def test_few_connections_are_enough(server: Postgres, small: None, limit: int) -> None:
+    """One holds the snapshot, one asks; those that read share with it what there is."""
+    server.execute("CREATE TABLE t AS SELECT i AS id, 1.5 AS x FROM generate_series(1, 1000) i; ANALYZE t")
+    with role(server, "few", f"CONNECTION LIMIT {limit}") as url, opened(url, table="t") as reading:
+        assert reading.promise.note is None
+        chunks = list(reading.chunks())
+        assert len(chunks) > 3
+        assert sorted(collected(chunks)["id"]) == list(range(1, 1001))
+        assert reading.promise.counted
+        assert collected(reading.keys(["id"])).height == 1000
+
+
+def test_leaving_few_connections_in_the_middle_ends_everything(server: Postgres, small: None) -> None:
+    server.execute(
+        "CREATE TABLE t AS SELECT i AS id, repeat('x', 500) AS x FROM generate_series(1, 20000) i; ANALYZE t"
+    )
+    with role(server, "few", "CONNECTION LIMIT 2") as url:
+        with opened(url, table="t") as reading:
+            next(reading.chunks())
+        assert gone(server)
 
 
 def test_a_lost_snapshot_is_replaced(server: Postgres) -> None:
@@ -510,6 +608,17 @@ def test_a_lost_snapshot_is_replaced(server: Postgres) -> None:
         with source.open(Request()) as reading:
             assert collected(reading.chunks()).height == 2
             assert reading.promise.shared != first
+            assert reading.promise.note is None, "nothing was read at the other moment"
+        for lost in (False, True, True):
+            if lost:
+                server.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'maestro'"
+                )
+            with source.open(Request()) as reading:
+                assert collected(reading.chunks()).height == 2
+                assert reading.promise.note == (
+                    "read at another moment than the sources before it: their session was lost" if lost else None
+                )
 
 
 def test_lost_rows_are_an_error(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from engine.errors import DataError, SourceError, TransientSourceError
 from engine.sources import open_source, reading
-from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec, S3Spec
+from engine.sources.relation import Relation
+from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec, S3Spec, location_of
 from tests.sources.reads import chunks_of
 
 
@@ -119,6 +120,32 @@ def test_an_odd_connection_string_is_an_error_without_secrets(url: str) -> None:
     for hidden in ("secret", "se@cr:et", "se%40cr%3Aet"):
         assert hidden not in str(caught.value)
     str(caught.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("declared", "url", "place"),
+    [
+        ("u:p@h/d?options=a@b", "u:p@h/d?options=a@b", "h/d"),
+        ("u:p@h:1/d?a=b@c/d?e=f", "u:p@h:1/d?a=b@c/d?e=f", "h:1/d"),
+        ("h/d?user=u@x&password=p@y", "h/d?user=u@x&password=p@y", "h/d"),
+        ("h:1,g:2/d?user=u@x", "h:1,g:2/d?user=u@x", "h:1,g:2/d"),
+        ("u@[::1]:5/d?x=a@b", "u@[::1]:5/d?x=a@b", "[::1]:5/d"),
+        ("[::1]:5/d?x=a@b", "[::1]:5/d?x=a@b", "[::1]:5/d"),
+        ("u:p@q@h/d?x=1", "u:p%40q@h/d?x=1", "h/d"),
+        ("u:p@q@h/d?x=a@b", "u:p%40q@h/d?x=a@b", "h/d"),
+        ("u:p?x=q@h/d", "u:p%3Fx%3Dq@h/d", "h/d"),
+        ("u:p/q?x=r@h/d", "u:p%2Fq%3Fx%3Dr@h/d", "h/d"),
+        ("u:p%40@h?x=1", "u:p%40@h?x=1", "h"),
+        ("@h/d", "h/d", "h/d"),
+        ("h/d", "h/d", "h/d"),
+    ],
+)
+def test_a_connection_string_is_split_where_its_parts_end(declared: str, url: str, place: str) -> None:
+    spec = DatabaseSpec(type="database", connection_string=SecretStr(f"postgresql://{declared}"), table="t")
+    relation = Relation("s", spec, Path())
+    assert relation.url.removeprefix("postgresql://").removeprefix("@") == url
+    assert relation.location == f"postgresql://{place}"
+    assert location_of(spec, Path()) == f"postgresql://{place} t"
 
 
 @pytest.mark.parametrize("url", ["http://[bad", "http://h:99999", "http://a..b"])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SourceError, TransientSourceError
-from engine.sources import CursorValue, Promise, Request, open_source, sqlite
+from engine.sources import CursorValue, Promise, Request, database_file, open_source, sqlite
 from engine.sources.relation import Relation
 from tests.sources.interrupted import broken_off, continued
 from tests.sources.reads import chunks_of, collected, database, read
@@ -423,6 +424,70 @@ def test_the_keys_of_all_rows_are_equal_to_those_read(make: Make) -> None:
         assert collected(reading.keys(["k"])).rows() == [("a",), ("1",), ("2",)]
 
 
+@pytest.mark.parametrize(
+    ("declared", "values", "begin", "dtype", "expected"),
+    [
+        ("INT", ["text", None, None], 2, pl.String, [None, None]),
+        ("", [1, None, None], 2, pl.Int64, [None, None]),
+        ("", [b"x", None, None], 2, pl.Binary, [None, None]),
+        ("BOOL", [2, 0, 1], 2, pl.Int64, [0, 1]),
+        ("BOOL", [0, 1, None], 2, pl.Boolean, [True, None]),
+        ("NUMERIC", [0.5, 1, 2], 2, pl.Float64, [1.0, 2.0]),
+        ("", ["a", 1, 0.5], 2, pl.String, ["1", "0.5"]),
+        ("", [0.5, 7, 8], 9, pl.Float64, []),
+    ],
+)
+def test_the_new_rows_have_the_types_of_all(
+    make: Make, declared: str, values: list[Any], begin: int, dtype: Any, expected: list[Any]
+) -> None:
+    url = make(f"at INTEGER, c {declared}", list(enumerate(values, 1)))
+    spec = database(url, table="t", cursor="at")
+    assert since(spec, begin)["c"].to_list() == expected
+    assert since(spec, begin)["c"].dtype == dtype == read(spec)["c"].dtype
+
+
+def test_rows_that_the_filter_leaves_out_decide_no_type(make: Make) -> None:
+    url = make("at INTEGER, c", [(1, b"x"), (2, 5), (3, 6)])
+    assert since(database(url, table="t", cursor="at", filter="at > 1"), 3)["c"].to_list() == [6]
+    with pytest.raises(SourceError, match="column 'c' mixes blobs with integer values"):
+        since(database(url, table="t", cursor="at"), 3)  # as a read of all rows does
+
+
+def test_a_cursor_is_bounded_by_the_present(make: Make) -> None:
+    url = make("id INTEGER, at TEXT", [(1, "2026-01-01 00:00:00"), (2, "9999-12-31 00:00:00")])
+    for cursor in ("at", "id"):  # who uses it knows whether the largest value is a moment
+        before = datetime.now(UTC)
+        with open_source("s", database(url, table="t", cursor=cursor), Path()).open(Request()) as reading:
+            assert reading.bound is not None
+            assert timedelta(seconds=-2) < reading.bound - before < timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "expected"),
+    [
+        ("UTC", "2026-01-01T12:00:00", "2026-01-01T11:59:59"),
+        ("Asia/Tokyo", "2026-01-01T12:00:00", "2026-01-01T11:59:59"),
+        ("America/New_York", "2026-01-01T12:00:00", "2026-01-01T06:59:59"),
+        ("America/New_York", "2026-11-01T05:30:00", "2026-11-01T01:00:00"),  # 01:30, to be set back to 01:00 at 06:00
+    ],
+)
+def test_the_present_of_wall_clocks(monkeypatch: pytest.MonkeyPatch, zone: str, now: str, expected: str) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.fromisoformat(now).replace(tzinfo=tz)
+
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        monkeypatch.setattr(database_file, "datetime", Clock)
+        assert database_file.present(wall=True).isoformat() == f"{expected}+00:00"
+        assert database_file.present(wall=False) == datetime.fromisoformat(now + "Z") - timedelta(seconds=1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_lost_rows_are_an_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     url = make("id INTEGER", [(1,), (2,)])
     whole = sqlite._batches
@@ -471,7 +536,7 @@ def test_a_probe_tells_types_and_what_slows(make: Make) -> None:
     assert probe.columns == (("id", "INTEGER", "int64"), ("at", "DATETIME", "string"), ("x", "", "double"))
     assert probe.warnings == (
         "writers wait while it is read: its journal mode is delete; in WAL mode they need not",
-        "no index on the cursor 'at': every run looks at all rows",
+        "no index on the cursor 'at': every run looks for new rows in all rows",
     )
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("PRAGMA journal_mode = WAL")
