@@ -7,14 +7,15 @@
 | table without a key, above ``LIMIT_ROWS`` | parts by a hash of the whole row: a scan of the table for each       |
 
 Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted before
-and after; the number that was read has to lie between the two counts, else the reading fails and may be repeated.
-Only where all three are the same is the reading ``counted``; parts by a hash never are: a row that is changed meanwhile
-moves between them. One query is counted again only if it gave another number. Without a bound of moments (see
+and, if another number was read, after; that has to lie between the two counts, else the reading fails and may be
+repeated. Only where the count before was read is the reading ``counted``; parts by a hash never are: a row that is
+changed meanwhile moves between them. Without a bound of moments (see
 mysql_cursor) rows beyond the largest cursor there is at first are the next reading's.
 
-Each row of a range comes with a digest that the server computes of it. An interrupted reading goes on within
-``RESUME_SECONDS``: a piece that has landed is kept if its range now has as many rows, with the same sum of digests;
-all other rows that there are now are read. What is read of each type: see mysql_columns.
+The attempts of one run go on from landed ranges that have as many rows as then. Another run goes on too, within
+``RESUME_SECONDS``, from ranges that are unchanged: the rows of a large table come with a digest that the server
+computes of them, and the sum of a range's digests must be the same. Of a table below ``DIGEST_ROWS`` all is read anew,
+which takes less time than its digests would. What is read of each type: see mysql_columns.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from engine.sources.relation import CHUNK_ROWS, Probe, Relation, parts
 from engine.sources.threads import Stalled, Threads
 
 RESUME_SECONDS = 3600
+DIGEST_ROWS = 2_000_000
 WRITES = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE)\b")
 
 
@@ -81,19 +83,21 @@ class MySQLReading:
             self._keep(session, request)
         if self.kept and request.seal is not None:
             begun = request.seal["at"]
-            notes.append(
-                f"{len(self.kept)} ranges were kept that had landed since {begun}: the server's checksums of them "
-                "are still the same"
-            )
+            if request.seal["token"] != relation.token:
+                notes.append(
+                    f"{len(self.kept)} ranges were kept that had landed since {begun}: the server's checksums of them "
+                    "are still the same"
+                )
         else:
             self._plan = plan_of(session, relation, table, names, since)
         if self._plan.ranged:
-            self._plan = replace(self._plan, digested=True)
+            self._plan = replace(self._plan, digested=self._plan.rows >= DIGEST_ROWS)
             self.seal = {
                 "bounds": [piece.mark["upto"] for piece in self._plan.pieces if piece.mark and "upto" in piece.mark],
                 "select": select,
                 "table": relation.spec.table,
                 "at": begun,
+                "token": relation.token,
             }
         self.promise = Promise(
             snapshot="one" if len(self._plan.pieces) == 1 else "per_chunk",
@@ -102,14 +106,21 @@ class MySQLReading:
         )
 
     def _keep(self, session: Session, request: Request) -> None:
-        """Those of the landed pieces whose range still has the same rows."""
+        """Those of the landed pieces whose range still has the same rows; of this run's own, as many."""
         kept = set()
+        own = request.seal is not None and request.seal["token"] == self._relation.token
         pieces = {piece.number: piece for piece in self._plan.pieces} if self._plan.ranged else {}
         for landed in request.landed:
             piece, mark = pieces.get(landed.number), dict(landed.mark)
-            found = (landed.rows, mark.pop("sum", None))
+            total = mark.pop("sum", None)
             mark.pop("at", None)
-            if piece is not None and mark == piece.mark and found == self._plan.sums(session, piece):
+            if piece is None or mark != piece.mark or (total is None and not own):
+                continue
+            if own:
+                same = landed.rows == self._plan.count(session, piece)
+            else:
+                same = (landed.rows, total) == self._plan.sums(session, piece)
+            if same:
                 kept.add(landed.number)
                 self._kept_rows += landed.rows
         self.kept = frozenset(kept)
@@ -123,7 +134,7 @@ class MySQLReading:
                 yield item
             else:
                 read, after = item
-        counted, note = self._plan.rows == read == after, self.promise.note
+        counted, note = self._plan.rows == read, self.promise.note
         if not counted:
             told = f"{read} rows were read; the database counted {self._plan.rows} before and {after} after"
             note = f"{note}; {told}" if note else told
@@ -148,7 +159,7 @@ class MySQLReading:
                 read += chunk.rows or 0
                 yield chunk
         after = plan.rows
-        if read != plan.rows or len(plan.pieces) > 1:  # a single query that gave as many as were counted did not change
+        if read != plan.rows:
             with Session(relation) as session:
                 after = plan.count(session)
         if not min(plan.rows, after) <= read <= max(plan.rows, after):
@@ -190,10 +201,12 @@ def _read(relation: Relation, plan: Plan, bulk: Bulk, piece: Piece) -> Iterator[
     at = datetime.now(UTC).isoformat()
     table = bulk.table(plan.sql(piece, relation.spec.query))
     mark = None
-    if plan.digested and piece.mark is not None:
+    if piece.mark is not None:
+        mark = {**piece.mark, "at": at}
+    if plan.digested and mark is not None:
         digests = table.column(table.num_columns - 1)
         total = None if digests.null_count else str(pc.sum(digests).as_py() or 0)
-        mark = {**piece.mark, "at": at, "sum": total}
+        mark["sum"] = total
         table = table.select(range(table.num_columns - 1))
     table = converted(relation, plan.columns, table)
     origin = f"{relation.location} {relation.spec.table or 'query'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,11 @@ class Relation:
     name: str
     spec: DatabaseSpec
     base: Path
+
+    @cached_property
+    def token(self) -> str:
+        """Names this object: readings by it are the attempts of one run."""
+        return uuid.uuid4().hex
 
     @cached_property
     def url(self) -> str:

@@ -239,11 +239,11 @@ def pipeline(folder: Path, url: str, *, fits: bool = True, feast: bool = False, 
 
 
 def settle(patch: pytest.MonkeyPatch, rows: int = CHUNK, grace: float = 1.0) -> None:
-    """Pieces of so many rows, short grace periods, no pauses between attempts."""
+    """Pieces of so many rows, of MySQL with digests, short grace periods, no pauses between attempts."""
     for name in READERS:
         importlib.import_module(f"engine.sources.{name}")
     for name, module in list(sys.modules.items()):
-        for constant, value in (("CHUNK_ROWS", rows), ("GRACE_SECONDS", grace)):
+        for constant, value in (("CHUNK_ROWS", rows), ("GRACE_SECONDS", grace), ("DIGEST_ROWS", 0)):
             if name.startswith("engine.sources.") and hasattr(module, constant):
                 patch.setattr(module, constant, value)
     patch.setattr(engine.landing.extract, "random", types.SimpleNamespace(uniform=lambda *_: 0.0))
