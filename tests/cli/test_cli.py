@@ -142,17 +142,17 @@ def test_run_json_is_what_the_ledger_holds(maestro: Maestro, folder: Path, name:
     report = said.json
     with Ledger(folder / ".maestro") as book:
         [row] = book.runs()
-        reads = {r["source"]: r for r in book.reads(report["run_id"])}
+        reads = {r.source: r for r in book.reads(report["run_id"])}
         listed = book.published("small", "user_features")
     for key in ("run_id", "pipeline", "status", "as_of", "created_timestamp"):
         assert report[key] == row[key]
     assert [s["name"] for s in report["sources"]] == [s["name"] for s in row["plan"]["sources"]]
     for source in report["sources"]:
         read = reads[source["name"]]
-        assert source["location"] == read["location"]
-        assert source["state"] == read["state"]
-        assert source["metrics"] == read["metrics"]
-        assert source["validation"] == read["report"]
+        assert source["location"] == read.location
+        assert source["state"] == read.state
+        assert source["metrics"] == read.metrics
+        assert source["validation"] == read.report
     views = report["views"]
     assert [(v["files"], v["rows"]) for v in views] == (
         [([p["path"] for p in listed], [p["rows"] for p in listed])] if code == 0 else []

@@ -16,8 +16,8 @@ from engine.cli import parser
 from tests.cli.conftest import Maestro
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("demo", "init", "check", "plan", "run", "validate", "schema")
-REPORTING = ("check", "plan", "run", "validate")
+COMMANDS = ("demo", "init", "check", "plan", "run", "runs", "verify", "gc", "validate", "schema")
+REPORTING = ("check", "plan", "run", "runs", "verify", "gc", "validate")
 
 
 def tree() -> dict[str, argparse.ArgumentParser]:
