@@ -196,7 +196,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _connect(plan: Plan, options: argparse.Namespace) -> int:
-    from engine.run import connect
+    from engine.inspection import connect
 
     probed = connect(plan)
     failed = [p for p in probed if p.error]
@@ -254,13 +254,13 @@ def _validate(options: argparse.Namespace) -> int:
         from engine.config import load_validation
 
         load_validation(options.checks)  # a mistake answers before anything heavy loads
-        from engine.run import validate_file
+        from engine.inspection import validate_file
 
         name = Path(options.target).name
         reports = {name: validate_file(options.target, options.checks, format=options.format, as_of=options.as_of)}
     else:
         plan = _compile(options.target, options.as_of)
-        from engine.run import validate
+        from engine.inspection import validate
 
         with _progress(options) as progress:
             reports = {s.name: s.report for s in validate(plan, progress=progress) if s.report}

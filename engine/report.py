@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from engine.checks import Report, Result
     from engine.history import PastRun
+    from engine.inspection import Probed
     from engine.outcome import RunReport, SourceReport
     from engine.plan import Plan, SourcePlan
-    from engine.run import Probed, Progress
+    from engine.stages import Progress
     from engine.upkeep import Verified
 
 _STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}

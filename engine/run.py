@@ -7,9 +7,7 @@ after all of them have been computed, and nothing else in the output folder is e
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,19 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from engine.checks import Report
 from engine.errors import LedgerError, MaestroError, SourceError, UsageError, is_interrupt, nearest
-from engine.landing import InLedger, LandedTable, changes, fresh, land
-from engine.landing.files import make_folder
+from engine.landing import InLedger, LandedTable, changes, fresh
 from engine.landing.merge import worded
-from engine.ledger import Ledger, Read, make_workdir
-from engine.outcome import RunReport, SourceReport, ViewReport
+from engine.ledger import Ledger, Read, make_folder
+from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
-from engine.sources import Shared, open_source
-from engine.spec import FORMATS, Pipeline, file_format, secrets_of
+from engine.sources import Shared
+from engine.spec import Pipeline, secrets_of
+from engine.stages import Progress, Silent, judge, land_source
 from engine.steps import reached
 from engine.types import compact, iso, parse_moment, redact
 from engine.upkeep import collect
@@ -39,29 +36,8 @@ if TYPE_CHECKING:
 
     from engine.features.fit import Fit
     from engine.sinks.feast import FeatureRepo, OfflineView
-    from engine.sources.relation import Probe
 
 log = logging.getLogger(__name__)
-
-
-class Progress(Protocol):
-    """Hears of a run as it goes on."""
-
-    def step(self, stage: str, name: str) -> None:
-        """Stage ``read``, ``check``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
-
-    def rows(self, count: int) -> None:
-        """So many rows of the current step are done."""
-
-
-class _Silent:
-    """Progress that nobody watches."""
-
-    def step(self, stage: str, name: str) -> None:
-        pass
-
-    def rows(self, count: int) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -145,7 +121,7 @@ def execute(
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
-        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or _Silent())
+        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or Silent())
         try:
             run.execute()
         except MaestroError as error:
@@ -198,127 +174,6 @@ def _set_aside(landing: Path) -> None:
         aside = landing.with_name(f"{landing.name}.{compact(datetime.now(UTC))}")
         landing.rename(aside)
         log.warning("the ledger knows nothing of what lies in %s: it was moved to %s", landing, aside)
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What connecting to a source showed; ``probe`` is None for sources that are no database, or where it failed."""
-
-    name: str
-    location: str
-    probe: Probe | None = None
-    error: MaestroError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "location": self.location,
-            "ok": self.error is None,
-            "probe": self.probe.to_dict() if self.probe else None,
-            "error": self.error.to_dict() if self.error else None,
-        }
-
-
-def connect(plan: Plan) -> list[Probed]:
-    """Connects to every database of a plan; nothing is read but what describes the tables."""
-    probed = []
-    for source in plan.sources:
-        opened = open_source(source.name, source.spec, plan.base)
-        probe = getattr(opened, "probe", None)
-        try:
-            probed.append(Probed(source.name, source.location, probe() if probe else None))
-        except MaestroError as error:
-            probed.append(Probed(source.name, source.location, error=error))
-    return probed
-
-
-def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceReport]:
-    """Reads the sources that have checks and judges them; nothing is kept, nothing is published."""
-    progress = progress or _Silent()
-    make_workdir(plan.workdir)
-    _forget_dead(plan.workdir / "validate")
-    folder = plan.workdir / "validate" / f"{os.getpid()}-{uuid.uuid4().hex}"
-    reports = []
-    try:
-        for source in plan.sources:
-            if source.name in plan.suites:
-                with Shared() as shared:
-                    landed = _land(plan, source, folder / source.name, progress, shared)
-                reports.append(_judge(plan, source, landed, progress))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return reports
-
-
-def _forget_dead(root: Path) -> None:
-    """Removes what validations left behind whose process is gone."""
-    for folder in root.glob("*-*"):
-        try:
-            os.kill(int(folder.name.partition("-")[0]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue
-
-
-def validate_file(
-    path: str | Path,
-    checks: str | Path,
-    *,
-    format: str | None = None,  # noqa: A002 - the key's name
-    as_of: str | date | datetime | None = None,
-) -> Report:
-    """Judges one data file (or glob) by the checks of a YAML file: the content of one ``validation`` entry.
-
-    Args:
-        format: parquet, csv, ndjson or json; None is by suffix.
-
-    Raises:
-        ConfigError: the checks are not written as they must be.
-        UsageError: the format cannot be told.
-        SourceError: the data cannot be read.
-    """
-    from engine.config import load_validation
-
-    spec = load_validation(checks)
-    if format is None and file_format(str(path)) is None:
-        raise UsageError(
-            f"the format of {path} cannot be told from its suffix",
-            code="validate.format",
-            allowed=", ".join(FORMATS),
-            fix="name it with --format, or format= in Python",
-        )
-    with tempfile.TemporaryDirectory(prefix="maestro-") as workdir:
-        source = {"type": "file", "path": str(path), "format": format}
-        pipeline = Pipeline(name="file", workdir=workdir, sources={"data": source}, validation={"data": spec})
-        [judged] = validate(compile_plan(pipeline, as_of))
-    assert judged.report is not None  # noqa: S101 - the source has checks
-    return judged.report
-
-
-def _land(plan: Plan, source: SourcePlan, folder: Path, progress: Progress, shared: Shared, **how: Any) -> LandedTable:
-    progress.step("read", source.name)
-    return land(
-        open_source(source.name, source.spec, plan.base, shared),
-        source.spec,
-        folder,
-        name=source.name,
-        memory_limit=plan.memory_limit,
-        progress=progress.rows,
-        **how,
-    )
-
-
-def _judge(
-    plan: Plan, source: SourcePlan, landed: LandedTable, progress: Progress, new: pl.LazyFrame | None = None
-) -> SourceReport:
-    """The verdict on a landed table; of which ``new`` are the rows that no run has accepted yet (None: all)."""
-    report = None
-    if suite := plan.suites.get(source.name):
-        progress.step("check", source.name)
-        report = suite.validate(landed.scan(), new=new)
-    state = "accepted" if report is None or report.ok else "blocked"
-    return SourceReport(source.name, source.location, landed.metrics, report, state, source.mode, landed.promise)
 
 
 def _is_whole(path: Path, size: int) -> bool:
@@ -418,7 +273,7 @@ class _Run:
         journal = InLedger(self.ledger, read_id, read.seal, pieces)
         folder = self.plan.landing / source.name / read_id
         how = {"root": self.plan.workdir, "journal": journal, "base": base}
-        landed = _land(self.plan, source, folder, self.progress, shared, **how)
+        landed = land_source(self.plan, source, folder, self.progress, shared, **how)
         metrics = landed.metrics
         log.info(
             "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
@@ -471,7 +326,7 @@ class _Run:
         landed, read = self.landed[source.name], self.reads[source.name]
         folder = self.plan.landing / source.name / read.read_id / "changes"
         try:
-            judged = _judge(self.plan, source, landed, self.progress, self._new_rows(source, landed, folder))
+            judged = judge(self.plan, source, landed, self.progress, self._new_rows(source, landed, folder))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self.report.sources.append(judged)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from engine.plan import Plan
-    from engine.run import Progress
+    from engine.stages import Progress
 
 _USER = "u0007"
 _VIEW = "user_features"

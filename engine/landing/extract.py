@@ -20,7 +20,7 @@ from engine.errors import SourceError, TransientSourceError, nearest
 from engine.frames import column as exactly
 from engine.landing import files
 from engine.landing.journal import Journal
-from engine.ledger import File, Piece
+from engine.ledger import File, Piece, make_folder
 from engine.sources import Chunk, CursorValue, Promise, Reading, Request, Source, reading
 from engine.sources import Landed as LandedPiece
 from engine.spec import DatabaseSpec, SourceSpec, secrets_of
@@ -88,7 +88,7 @@ class Extraction:
             SourceError: the source cannot be read, or lacks a required column.
             LedgerError: the workdir cannot be written.
         """
-        files.make_folder(self.folder)
+        make_folder(self.folder)
         self._drop_lost_pieces()
         self._earlier = set(self.journal.pieces)
         for attempt in range(self.spec.max_retries + 1):

@@ -11,7 +11,6 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from engine.errors import LedgerError
 from engine.frames import column as exactly
 from engine.ledger import File
 
@@ -19,23 +18,6 @@ from engine.ledger import File
 SMALL_ROWS = 25_000
 LARGE_ROWS = 200_000
 MANY = 32
-
-
-def make_folder(folder: Path) -> None:
-    """Makes a folder below the workdir.
-
-    Raises:
-        LedgerError: there is no room, or no right to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LedgerError(
-            f"the workdir cannot be used: {error.strerror}",
-            code="workdir.unwritable",
-            where=str(folder),
-            fix="make room where workdir is, or set workdir to a folder that can be written",
-        ) from None
 
 
 def new_path(folder: Path, stem: str) -> Path:

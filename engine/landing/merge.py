@@ -96,13 +96,13 @@ class Merge:
             if compare:
                 merged.unchanged, merged.replaced = self._remove_repeated()
                 if self.rule and self.cursor is None and self.keys is not None:
-                    merged.replaced += self._remove_keyless()
+                    merged.replaced += self._remove_keyless(self.rule)
             if self.rule:
                 with self._rows(self.rule):
                     merged.outranked, replaced = self._remove_outranked(self.rule)
                     merged.replaced += replaced
                     if self.keys is not None and self.old:
-                        merged.deleted += self._remove_deleted()
+                        merged.deleted += self._remove_deleted(self.rule)
                     if self.tombstone:
                         merged.deleted += self._remove_marked()
             if merged.unchanged + merged.outranked + merged.replaced + merged.deleted:
@@ -162,7 +162,7 @@ class Merge:
             f"WHERE hash({listed}) IN (SELECT h FROM hashes) {self._compared(replaces)}GROUP BY ALL"
         )
         same = " AND ".join(f"f.{c} IS NOT DISTINCT FROM o.{c}" for c in columns)
-        stands_for = f"f.k <= o.n OR {self._filled('f')}" if self.rule and not replaces else "f.k <= o.n"
+        stands_for = f"f.k <= o.n OR {self._filled(self.rule, 'f')}" if self.rule and not replaces else "f.k <= o.n"
         found = self._count(
             f"INSERT INTO removed SELECT file, row FROM (SELECT *, row_number() OVER (PARTITION BY {listed} "
             f"ORDER BY file, row) AS k FROM {going} WHERE hash({listed}) IN "
@@ -181,12 +181,11 @@ class Merge:
             return f"AND NOT ({filled}) "
         return f"AND {filled} " if self.cursor is None and self.keys is not None else ""
 
-    def _remove_keyless(self) -> int:
+    def _remove_keyless(self, rule: Deduplicate) -> int:
         """Old rows with a null in their key, where everything was read: what there is of them came anew."""
-        assert self.rule is not None  # noqa: S101 - the caller's condition
         gone = 0
         index = files.index_name(self.schema)
-        null = pl.any_horizontal(*(_known(key, self.schema[key]).is_null() for key in self.rule.keys))
+        null = pl.any_horizontal(*(_known(key, self.schema[key]).is_null() for key in rule.keys))
         for number, path in enumerate(self.old):
             rows = files.scan(path, row_index=index).filter(null).select(pl.col(index).cast(pl.Int64).alias("row"))
             found = rows.collect(engine="streaming")
@@ -195,12 +194,11 @@ class Merge:
             self._connection.unregister("keyless")
         return gone
 
-    def _filled(self, table: str) -> str:
+    def _filled(self, rule: Deduplicate, table: str) -> str:
         """That no column of a row's key is null; its columns by position."""
-        assert self.rule is not None  # noqa: S101 - the caller's condition
         names = list(self.schema)
         known = []
-        for key in self.rule.keys:
+        for key in rule.keys:
             column = f"{table}.c{names.index(key)}"
             known.append(f"{column} IS NOT NULL" + (f" AND NOT isnan({column})" if self.schema[key].is_float() else ""))
         return f"({' AND '.join(known)})"
@@ -288,16 +286,15 @@ class Merge:
         self._sql("INSERT INTO removed SELECT file, row FROM outranked; DROP TABLE outranked")
         return int(new), int(old)
 
-    def _remove_deleted(self) -> int:
+    def _remove_deleted(self, rule: Deduplicate) -> int:
         """Rows landed before whose key the source no longer has; a null in the key is no key."""
         schema = files.schema(self.keys[0]) if self.keys else {}
         listed = ", ".join(self.key_names)
         path = files.new_path(self.folder, "known")
-        assert self.rule is not None  # noqa: S101 - keys come with a rule
         pl.concat(
             files.scan(file).select(
                 _known(c, schema[c]).cast(self.schema[c]).alias(key)
-                for c, key in zip(self.rule.keys, self.key_names, strict=True)
+                for c, key in zip(rule.keys, self.key_names, strict=True)
             )
             for file in self.keys or ()
         ).sink_parquet(path)

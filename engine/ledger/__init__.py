@@ -4,7 +4,7 @@ SQLite in the workdir, or a PostgreSQL database that several machines share. One
 whoever has lost the lease can write nothing any more.
 """
 
-from engine.ledger.ledger import Ledger, make_workdir
+from engine.ledger.ledger import Ledger, make_folder, make_workdir
 from engine.ledger.records import File, Piece, Read
 
-__all__ = ["File", "Ledger", "Piece", "Read", "make_workdir"]
+__all__ = ["File", "Ledger", "Piece", "Read", "make_folder", "make_workdir"]

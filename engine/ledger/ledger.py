@@ -433,20 +433,36 @@ class Ledger:
 
 
 def make_workdir(workdir: Path) -> None:
-    """Makes the folder that a pipeline works in.
+    """Makes the folder that a pipeline works in, and sees that it can be written.
 
     Raises:
-        LedgerError: it cannot be made or written.
+        LedgerError: it cannot.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
+    make_folder(workdir)
+    with _usable(workdir):
         (workdir / "ledger.lock").touch()
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder in or below the workdir.
+
+    Raises:
+        LedgerError: there is no room, or no right to.
+    """
+    with _usable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise LedgerError(
             f"the workdir cannot be used: {error.strerror}",
             code="workdir.unwritable",
-            where=str(workdir),
-            fix="set workdir to a folder that can be written",
+            where=str(folder),
+            fix="make room where workdir is, or set workdir to a folder that can be written",
         ) from None
 
 

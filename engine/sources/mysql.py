@@ -44,7 +44,7 @@ WRITES = re.compile(r"\b(ALL PRIVILEGES|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|T
 
 
 @contextmanager
-def open_reading(relation: Relation, request: Request, shared: Shared) -> Iterator[MySQLReading]:  # noqa: ARG001
+def open_reading(relation: Relation, request: Request, _: Shared) -> Iterator[MySQLReading]:
     """One reading; see the module's text."""
     with ExitStack() as stack:
         with Session(relation) as session:

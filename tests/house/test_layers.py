@@ -24,7 +24,8 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report",),
-    ("run", "ingestion", "validation", "history"),
+    ("run", "inspection", "ingestion", "validation", "history"),
+    ("stages",),
     ("outcome",),
     ("landing", "plan", "upkeep"),
     ("sources", "checks", "features", "sinks", "ledger"),

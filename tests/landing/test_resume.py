@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import landing, run, steps
+from engine import landing, stages, steps
 from engine.errors import LedgerError, SourceError, TransientSourceError
 from engine.history import collect_files
 from engine.landing.journal import InMemory
@@ -324,7 +324,7 @@ def test_a_run_that_fails_leaves_its_pieces_to_the_next(
             raise error("broken", code="source.broken", where="sources.s")
 
     store.fault = fault
-    monkeypatch.setattr(run, "open_source", lambda *_: store)
+    monkeypatch.setattr(stages, "open_source", lambda *_: store)
     table = shop(tmp_path)
     with pytest.raises(SourceError, match="broken"):
         table.run({"max_retries": 0})

@@ -19,8 +19,9 @@ from polars.testing import assert_frame_equal
 
 from engine import Pipeline, compile_plan, run_pipeline
 from engine.errors import DataError, LedgerError, MaestroError, SinkError, SourceError, UsageError
+from engine.inspection import validate
 from engine.ledger import Ledger
-from engine.run import execute, validate
+from engine.run import execute
 from engine.sinks.parquet import Part
 from tests.run.world import ACTIVITIES, DAY, USERS, T, files, landed_files, pipeline, published, run, write_world
 

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from engine import Pipeline, compile_plan
-from engine.run import validate
+from engine.inspection import validate
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "taxi"
 

@@ -1,0 +1,120 @@
+"""Looking at sources without keeping anything: can they be reached, and what do their checks say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.checks import Report
+from engine.errors import MaestroError, UsageError
+from engine.ledger import make_workdir
+from engine.outcome import SourceReport
+from engine.plan import Plan, compile_plan
+from engine.sources import Shared, open_source
+from engine.spec import FORMATS, Pipeline, file_format
+from engine.stages import Progress, Silent, judge, land_source
+
+if TYPE_CHECKING:
+    from engine.sources.relation import Probe
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What connecting to a source showed; ``probe`` is None for sources that are no database, or where it failed."""
+
+    name: str
+    location: str
+    probe: Probe | None = None
+    error: MaestroError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "location": self.location,
+            "ok": self.error is None,
+            "probe": self.probe.to_dict() if self.probe else None,
+            "error": self.error.to_dict() if self.error else None,
+        }
+
+
+def connect(plan: Plan) -> list[Probed]:
+    """Connects to every database of a plan; nothing is read but what describes the tables."""
+    probed = []
+    for source in plan.sources:
+        opened = open_source(source.name, source.spec, plan.base)
+        probe = getattr(opened, "probe", None)
+        try:
+            probed.append(Probed(source.name, source.location, probe() if probe else None))
+        except MaestroError as error:
+            probed.append(Probed(source.name, source.location, error=error))
+    return probed
+
+
+def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceReport]:
+    """Reads the sources that have checks and judges them; nothing is kept, nothing is published."""
+    progress = progress or Silent()
+    make_workdir(plan.workdir)
+    _forget_dead(plan.workdir / "validate")
+    folder = plan.workdir / "validate" / f"{os.getpid()}-{uuid.uuid4().hex}"
+    reports = []
+    try:
+        for source in plan.sources:
+            if source.name in plan.suites:
+                with Shared() as shared:
+                    landed = land_source(plan, source, folder / source.name, progress, shared)
+                reports.append(judge(plan, source, landed, progress))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return reports
+
+
+def _forget_dead(root: Path) -> None:
+    """Removes what validations left behind whose process is gone."""
+    for folder in root.glob("*-*"):
+        try:
+            os.kill(int(folder.name.partition("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue
+
+
+def validate_file(
+    path: str | Path,
+    checks: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the key's name
+    as_of: str | date | datetime | None = None,
+) -> Report:
+    """Judges one data file (or glob) by the checks of a YAML file: the content of one ``validation`` entry.
+
+    Args:
+        format: parquet, csv, ndjson or json; None is by suffix.
+
+    Raises:
+        ConfigError: the checks are not written as they must be.
+        UsageError: the format cannot be told.
+        SourceError: the data cannot be read.
+    """
+    from engine.config import load_validation
+
+    spec = load_validation(checks)
+    if format is None and file_format(str(path)) is None:
+        raise UsageError(
+            f"the format of {path} cannot be told from its suffix",
+            code="validate.format",
+            allowed=", ".join(FORMATS),
+            fix="name it with --format, or format= in Python",
+        )
+    with tempfile.TemporaryDirectory(prefix="maestro-") as workdir:
+        source = {"type": "file", "path": str(path), "format": format}
+        pipeline = Pipeline(name="file", workdir=workdir, sources={"data": source}, validation={"data": spec})
+        [judged] = validate(compile_plan(pipeline, as_of))
+    assert judged.report is not None  # noqa: S101 - the source has checks
+    return judged.report
