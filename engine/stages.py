@@ -61,6 +61,9 @@ def judge(
     report = None
     if suite := plan.suites.get(source.name):
         progress.step("check", source.name)
-        report = suite.validate(landed.scan(), new=new)
+        if new is None:
+            report = suite.validate(landed.scan())
+        else:
+            report = suite.report(suite.judge(new, scope="rows"), suite.judge(landed.scan(), scope="table"))
     state = "accepted" if report is None or report.ok else "blocked"
     return SourceReport(source.name, source.location, landed.metrics, report, state, source.mode, landed.promise)
