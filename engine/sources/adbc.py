@@ -64,7 +64,7 @@ class Session:
 
     def __init__(self, driver: str, uri: str, beside: Session | None = None) -> None:
         known = beside._database if beside is not None and beside._database.uri == uri else None
-        self._database = known or Database(driver, uri)
+        self._database: Database = known or Database(driver, uri)
         self._connection = self._database.connect()
         self._statements: list[Any] = []
         self._open = True
