@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The command itself: runs one and ends the process with its exit code."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Arrow imports numpy, which starts threads; nothing needs them
     gc.set_threshold(50_000)  # imports make objects that stay; Python would look through them for cycles every 700
     code = main()
     sys.stderr.flush()

@@ -234,7 +234,10 @@ def inquiry(relation: Relation, shared: Shared) -> Iterator[Inquiry]:
 
 @contextmanager
 def _held(relation: Relation) -> Iterator[Snapshot]:
-    snapshot = within(relation, lambda: take(relation))
+    begun = begin(lambda: take(relation))
+    import pyarrow.compute  # noqa: F401 - the first rows need it; it loads while the server answers
+
+    snapshot = awaited(relation, begun)
     try:
         yield snapshot
     finally:
