@@ -1,5 +1,8 @@
 """Reading pieces in threads: bounded in memory, under a deadline, given up at once.
 
+No more pieces are begun than there are threads, until the caller has done with one: so many at most has the next run
+to read again, should this one be killed.
+
 A native driver that waits for a dead connection can be neither interrupted nor told to stop. So no driver runs in the
 caller's thread: the caller waits for chunks, can be interrupted there, and leaves a thread behind that does not answer.
 """
@@ -108,10 +111,9 @@ class Threads(Generic[Session, Piece]):
         stop = threading.Event()
         sessions: dict[int, Session] = {}
         count = min(self._workers, len(pieces))
-        threads = [
-            threading.Thread(target=self._work, args=(tasks, ready, stop, sessions), name=f"read-{i}", daemon=True)
-            for i in range(count)
-        ]
+        turn = threading.Semaphore(count)
+        work = (tasks, ready, turn, stop, sessions)
+        threads = [threading.Thread(target=self._work, args=work, name=f"read-{i}", daemon=True) for i in range(count)]
         for thread in threads:
             thread.start()
         answering = True
@@ -124,14 +126,18 @@ class Threads(Generic[Session, Piece]):
                     answering = False
                     raise Stalled from None
                 if isinstance(item, Chunk):
+                    last = item.last
                     yield item
                     del item  # its rows, while the next ones are waited for
+                    if last:
+                        turn.release()
                     continue
                 running -= 1
                 if item.error is not None:
                     raise item.error
         finally:
             stop.set()
+            turn.release(max(1, count))  # nobody waits for it any more
             for session in list(sessions.values()):
                 threading.Thread(target=self._cancel, args=(session,), daemon=True).start()
             _let_end(threads, JOIN_SECONDS if answering else 0.0)
@@ -140,6 +146,7 @@ class Threads(Generic[Session, Piece]):
         self,
         tasks: queue.SimpleQueue[Piece],
         ready: queue.Queue[Chunk | _End],
+        turn: threading.Semaphore,
         stop: threading.Event,
         sessions: dict[int, Session],
     ) -> None:
@@ -152,6 +159,9 @@ class Threads(Generic[Session, Piece]):
                         try:
                             piece = tasks.get_nowait()
                         except queue.Empty:
+                            break
+                        turn.acquire()
+                        if stop.is_set():
                             break
                         with closing(cast("Generator[Chunk, None, None]", self._read(session, piece))) as chunks:
                             for chunk in chunks:
