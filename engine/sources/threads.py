@@ -9,6 +9,8 @@ caller's thread: the caller waits for chunks, can be interrupted there, and leav
 
 from __future__ import annotations
 
+import ctypes
+import os
 import queue
 import threading
 import time
@@ -64,6 +66,13 @@ def result(future: Future[T], deadline: float) -> T:
         if future.done():
             raise
         raise Stalled from None
+
+
+def give_back() -> None:
+    """Returns freed memory to the system, of which glibc keeps some for every thread that ever had any."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
@@ -131,6 +140,7 @@ class Threads(Generic[Session, Piece]):
                     del item  # its rows, while the next ones are waited for
                     if last:
                         turn.release()
+                        give_back()
                     continue
                 running -= 1
                 if item.error is not None:
