@@ -6,11 +6,12 @@
 | table with a primary or unique key        | ranges of that key, whatever its type, up to the largest there is    |
 | table without a key, above ``LIMIT_ROWS`` | parts by a hash of the whole row: a scan of the table for each       |
 
-Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted before
-and, if another number was read, after; that has to lie between the two counts, else the reading fails and may be
-repeated. Only where the count before was read is the reading ``counted``; parts by a hash never are: a row that is
-changed meanwhile moves between them. Without a bound of moments (see
-mysql_cursor) rows beyond the largest cursor there is at first are the next reading's.
+Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted beside
+the read in a snapshot of the moment before it and, if another number was read, after; that has to lie between the two
+counts, else the reading fails and may be repeated. Only where the count before was read is the reading ``counted``;
+parts by a hash never are: a row that is changed meanwhile moves between them. Without a bound of moments (see
+mysql_cursor) rows beyond the largest cursor there is at first are the next reading's. Dates that no calendar has are
+looked for by the very query that reads a table; before it, in a view or query.
 
 The attempts of one run go on from landed ranges that have as many rows as then. Another run goes on too, within
 ``RESUME_SECONDS``, from ranges that are unchanged: the rows of a large table come with a digest that the server
