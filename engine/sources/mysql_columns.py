@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +36,8 @@ BYTES = 63  # the charset of what is no text
 INTEGERS = {1: (pa.int8(), pa.uint8()), 2: (pa.int16(), pa.uint16()), 3: (pa.int32(), pa.uint32())}
 INTEGERS |= {9: INTEGERS[3], 8: (pa.int64(), pa.uint64())}
 DATES = {7: "timestamp", 10: "date", 12: "datetime", 14: "date"}
-EARLIEST = {pa.date32(): date(1, 1, 1), pa.timestamp("us"): datetime(1, 1, 1)}
+# The year 1 as it is kept, and what as; pyarrow would import pandas to make a scalar of a date.
+EARLIEST = {pa.date32(): (pa.int32(), -719_162), pa.timestamp("us"): (pa.int64(), -719_162 * 86_400 * 10**6)}
 TEXTS = frozenset({15, 247, 248, 249, 250, 251, 252, 253, 254})
 AS_TEXT = {6: "null", 11: "time", 245: "json"}  # what CAST(… AS CHAR) gives
 NUMBERS = frozenset({*INTEGERS, 0, 4, 5, 13, 16, 246})
@@ -190,9 +191,11 @@ def guard(columns: Sequence[Column]) -> str | None:
 def too_early(columns: Sequence[Column], table: pa.Table) -> bool:
     """Whether there is a date before the year 1, which `guard` may let pass."""
     for column, read in zip(columns, table.columns, strict=True):
-        earliest = EARLIEST.get(column.arrow)
-        if earliest is not None and pc.any(pc.less(read, pa.scalar(earliest, column.arrow))).as_py():
-            return True
+        if column.arrow in EARLIEST:
+            kept_as, earliest = EARLIEST[column.arrow]
+            least = pc.min(read.cast(kept_as)).as_py()
+            if least is not None and least < earliest:
+                return True
     return False
 
 
