@@ -17,7 +17,7 @@ from engine.landing import files
 from engine.landing.extract import Extracted, Extraction, Wait, footer_bytes, nothing
 from engine.landing.journal import InMemory, Journal
 from engine.landing.merge import Merge, Merged
-from engine.landing.metrics import Metrics
+from engine.landing.metrics import Metrics, per_chunk
 from engine.landing.position import decode, earlier, encode, held_back
 from engine.landing.schema import unify
 from engine.ledger import File, Read
@@ -206,7 +206,7 @@ class _Landing:
             metrics.records_failed += piece.failed
             for column, count in piece.failed_by_column.items():
                 metrics.failed_by_column[column] = metrics.failed_by_column.get(column, 0) + count
-            metrics.per_chunk.append({"number": piece.number, "rows": piece.read, "seconds": piece.seconds})
+            metrics.per_chunk.append(per_chunk(piece))
         metrics.chunks = len(found.pieces) - found.kept
         metrics.duplicates_removed = merged.unchanged + merged.outranked
         metrics.records_written = metrics.records_read - metrics.records_failed - metrics.duplicates_removed

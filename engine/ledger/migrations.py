@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from engine.ledger.tables import files, leases, metadata, pieces, reads, schema_version
 
-VERSION = 2
+VERSION = 3
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -46,4 +46,10 @@ def _from_1(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0"))
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1}
+def _from_2(connection: sa.Connection) -> None:
+    """Pieces tell how many attempts had failed before them; what comes from version 1 has them made with it."""
+    if "retries" not in {column["name"] for column in sa.inspect(connection).get_columns(pieces.name)}:
+        connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN retries INTEGER NOT NULL DEFAULT 0"))
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2}
