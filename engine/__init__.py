@@ -1,13 +1,15 @@
 """maestro-engine: one declared pipeline from sources to a feature store.
 
 ``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``compile_plan`` says what it would do, ``run_pipeline``
-does it. The seed's smaller calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
+does it. ``Suite({…}).validate(frame)`` only checks a table. The seed's smaller calls are in `engine.ingestion`,
+`engine.validation` and `engine.features`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.checks import Report, Suite
     from engine.config import load_pipeline
     from engine.errors import MaestroError
     from engine.outcome import RunReport
@@ -15,13 +17,25 @@ if TYPE_CHECKING:
     from engine.run import run_pipeline
     from engine.spec import Pipeline
 
-__all__ = ["MaestroError", "Pipeline", "Plan", "RunReport", "compile_plan", "load_pipeline", "run_pipeline"]
+__all__ = [
+    "MaestroError",
+    "Pipeline",
+    "Plan",
+    "Report",
+    "RunReport",
+    "Suite",
+    "compile_plan",
+    "load_pipeline",
+    "run_pipeline",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "MaestroError": ("engine.errors", "MaestroError"),
     "Pipeline": ("engine.spec", "Pipeline"),
     "Plan": ("engine.plan", "Plan"),
+    "Report": ("engine.checks", "Report"),
+    "Suite": ("engine.checks", "Suite"),
     "RunReport": ("engine.outcome", "RunReport"),
     "load_pipeline": ("engine.config", "load_pipeline"),
     "compile_plan": ("engine.plan", "compile_plan"),

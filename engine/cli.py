@@ -12,8 +12,8 @@ import shlex
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +21,7 @@ from engine.errors import MaestroError, UsageError, is_interrupt
 from engine.types import Duration
 
 if TYPE_CHECKING:
+    from engine.checks import Report
     from engine.plan import Plan
 
 Handler = Callable[[argparse.Namespace], int]
@@ -122,6 +123,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         help="read this source from the beginning, whatever has landed of it; may be repeated",
     )
+    _junit(run)
 
     runs = _command(commands, "runs", _runs, "list the runs of a pipeline, and what each read and promised", json=True)
     _pipeline(runs)
@@ -141,7 +143,11 @@ def parser() -> argparse.ArgumentParser:
     validate = _command(
         commands, "validate", _validate, "check the data of a pipeline's sources, or of one file", json=True
     )
-    validate.add_argument("target", metavar="PIPELINE_OR_DATA", help="a pipeline file; with --checks, a data file")
+    validate.add_argument(
+        "target",
+        metavar="PIPELINE_OR_DATA",
+        help="a pipeline file; with --checks, a data file, a glob or a folder of Parquet files, also s3://bucket/key",
+    )
     validate.add_argument(
         "--checks", metavar="FILE", help="YAML file with the checks: the content of one validation entry"
     )
@@ -151,8 +157,16 @@ def parser() -> argparse.ArgumentParser:
         help="of the data file with --checks (default: by its suffix)",
     )
     validate.add_argument("--as-of", metavar="T", help="the moment that freshness is judged at (default: now)")
+    validate.add_argument(
+        "--quarantine", metavar="FILE", help="with --checks: the Parquet file for rows that checks quarantine"
+    )
+    _junit(validate)
+    validate.add_argument(
+        "--strict", action="store_true", help="failed WARNINGs count like ERRORs: exit code 1, failures in JUnit XML"
+    )
 
-    _command(commands, "schema", _schema, "print the JSON Schema of the pipeline file, for editors")
+    schema = _command(commands, "schema", _schema, "print the JSON Schema of the pipeline file, for editors")
+    schema.add_argument("--report", action="store_true", help="that of what validate --json prints instead")
     return root
 
 
@@ -170,6 +184,12 @@ def _command(commands: Any, name: str, handler: Handler, summary: str, *, json: 
 
 def _pipeline(command: argparse.ArgumentParser) -> None:
     command.add_argument("pipeline", metavar="PIPELINE", help="the pipeline file")
+
+
+def _junit(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--junit", metavar="FILE", type=Path, help="also write the checks as JUnit XML, for CI systems"
+    )
 
 
 def _as_of(command: argparse.ArgumentParser) -> None:
@@ -226,6 +246,11 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    with _error_in_junit(options):
+        return _run_pipeline(options)
+
+
+def _run_pipeline(options: argparse.Namespace) -> int:
     from engine.config import load_pipeline
     from engine.plan import compile_plan
 
@@ -241,12 +266,13 @@ def _run(options: argparse.Namespace) -> int:
     plan = compile_plan(pipeline, last.as_of if last else options.as_of)
     with _progress(options) as progress:
         report = execute(plan, refit=options.refit, resume=last, reread=options.reread, progress=progress)
+    _write_junit(options, {s.name: s.report for s in report.sources if s.report}, plan.pipeline, run_id=report.run_id)
     if options.json:
         _print_json(report.to_dict())
     elif not options.quiet:
         from engine.report import show_run
 
-        show_run(report, plan)
+        show_run(report, plan, verbose=options.verbose)
     elif report.exit_code:
         from engine.report import show_errors
 
@@ -255,28 +281,46 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    if options.checks:
-        from engine.config import load_validation
-
-        load_validation(options.checks)  # a mistake answers before anything heavy loads
-        from engine.inspection import validate_file
-
-        name = Path(options.target).name
-        reports = {name: validate_file(options.target, options.checks, format=options.format, as_of=options.as_of)}
-    else:
-        plan = _compile(options.target, options.as_of)
-        from engine.inspection import validate
-
-        with _progress(options) as progress:
-            reports = {s.name: s.report for s in validate(plan, progress=progress) if s.report}
-    ok = all(report.ok for report in reports.values())
+    with _error_in_junit(options):
+        name, reports = _validate_file(options) if options.checks else _validate_pipeline(options)
+        _write_junit(options, reports, name)
+    ok = all(report.ok and not (options.strict and report.warnings) for report in reports.values())
     if options.json:
-        _print_json({"ok": ok, "sources": {name: report.to_dict() for name, report in reports.items()}})
+        sources = {name: report.to_dict() for name, report in reports.items()}
+        _print_json({"version": 1, "ok": ok, "sources": sources})
     elif not options.quiet or not ok:
         from engine.report import show_validation
 
-        show_validation(reports, errors_only=options.quiet)
+        show_validation(reports, errors_only=options.quiet and not options.strict, verbose=options.verbose)
     return 0 if ok else 1
+
+
+def _validate_file(options: argparse.Namespace) -> tuple[str, dict[str, Report]]:
+    from engine.config import load_validation
+
+    load_validation(options.checks)  # a mistake answers before anything heavy loads
+    from engine.data_file import validate_file
+
+    name = options.target.rstrip("/").rpartition("/")[2]
+    report = validate_file(
+        options.target, options.checks, format=options.format, as_of=options.as_of, quarantine=options.quarantine
+    )
+    return name, {name: report}
+
+
+def _validate_pipeline(options: argparse.Namespace) -> tuple[str, dict[str, Report]]:
+    if options.quarantine:
+        raise UsageError(
+            "a pipeline's rows are quarantined by its runs",
+            code="validate.quarantine",
+            where="--quarantine",
+            fix="leave it out, or name a data file and --checks",
+        )
+    plan = _compile(options.target, options.as_of)
+    from engine.inspection import validate
+
+    with _progress(options) as progress:
+        return plan.pipeline, {s.name: s.report for s in validate(plan, progress=progress) if s.report}
 
 
 def _runs(options: argparse.Namespace) -> int:
@@ -322,10 +366,15 @@ def _gc(options: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(_options: argparse.Namespace) -> int:
-    from engine.config import json_schema
+def _schema(options: argparse.Namespace) -> int:
+    if options.report:
+        from engine.checks.shape import SCHEMA
 
-    _print_json(json_schema())
+        _print_json(SCHEMA)
+    else:
+        from engine.config import json_schema
+
+        _print_json(json_schema())
     return 0
 
 
@@ -361,6 +410,31 @@ def _compile(path: str, as_of: Sequence[str] | str | None, *, history: bool = Tr
     from engine.plan import compile_plan
 
     return compile_plan(load_pipeline(path), as_of, history=history)
+
+
+@contextmanager
+def _error_in_junit(options: argparse.Namespace) -> Iterator[None]:
+    """Writes an error to the JUnit file too: what lies there from before would be taken for this result."""
+    if options.junit is None:
+        yield
+        return
+    from engine import junit
+
+    junit.check_target(options.junit)
+    try:
+        yield
+    except MaestroError as error:
+        if error.code != "junit.unwritable":
+            junit.write_error(options.junit, error, name=Path(getattr(options, "pipeline", "") or options.target).name)
+        raise
+
+
+def _write_junit(options: argparse.Namespace, reports: dict[str, Report], name: str, **properties: str) -> None:
+    if options.junit is not None:
+        from engine import junit
+
+        strict = getattr(options, "strict", False)
+        junit.write(options.junit, reports, name=name, properties=properties, strict=strict)
 
 
 def _progress(options: argparse.Namespace) -> Any:

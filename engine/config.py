@@ -53,6 +53,11 @@ def load_validation(path: str | Path) -> ValidationSpec:
         raise document.error(error.problems) from None
 
 
+def located(path: str | Path, error: ConfigError) -> ConfigError:
+    """Mistakes in a file of checks that showed only later, with file, line and column."""
+    return read_document(Path(path)).error(error.problems)
+
+
 def parse_validation(config: Mapping[str, Any]) -> ValidationSpec:
     """The checks that a dict holds, as strictly as from a file."""
     return _validation(config)

@@ -6,7 +6,7 @@ import glob
 import io
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -50,27 +50,54 @@ def scan(path: str | Path) -> pl.LazyFrame:
     """
     text = str(path)
     if "://" in text:
-        return pl.scan_parquet(text, missing_columns="insert", extra_columns="ignore")
-    folder = Path(text)
-    found = sorted(folder.rglob("*.parquet")) if folder.is_dir() else [folder] if folder.exists() else []
-    found = found or sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207 - absolute patterns too
+        return pl.scan_parquet(text, hive_partitioning=False, missing_columns="insert", extra_columns="ignore")
+    return scan_files(parquet_files(path), text)
+
+
+def parquet_files(path: str | Path) -> list[Path]:
+    """A Parquet file, or all such files of a folder or a glob in the order of their names; hidden ones are left out.
+
+    Raises:
+        DataError: there is none.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        inside = ((file, file.relative_to(folder).parts) for file in folder.rglob("*.parquet") if file.is_file())
+        found = sorted(file for file, parts in inside if not any(part.startswith(".") for part in parts))
+    else:
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - absolute patterns too
+        found = [folder] if folder.exists() else sorted(file for file in map(Path, matches) if file.is_file())
     if not found:
         raise DataError(
-            f"there is no Parquet file {text}",
+            f"there is no Parquet file {path}",
             code="data.no_file",
             allowed="a Parquet file, a folder of such, or a glob",
             fix="correct the path",
         )
+    return found
+
+
+def parquet_rows(file: Path) -> int:
+    """How many rows a Parquet file has, as its footer says."""
+    return int(pq.read_metadata(file).num_rows)
+
+
+def scan_files(files: Sequence[Path], name: str) -> pl.LazyFrame:
+    """The rows of Parquet files as one table, as in `scan`.
+
+    Raises:
+        DataError: a file is none, or types have no common one; ``name`` is what the message calls them all.
+    """
     try:
-        frames = [pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in found]
+        frames = [pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in files]
         schemas = [frame.collect_schema() for frame in frames]
         if all(schema == schemas[0] for schema in schemas):
-            return pl.scan_parquet(found, hive_partitioning=False, glob=False)
+            return pl.scan_parquet(list(files), hive_partitioning=False, glob=False)
         whole = pl.concat(frames, how="diagonal_relaxed")
         whole.collect_schema()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
-            f"{text} could not be read: {str(error).splitlines()[0]}",
+            f"{name} could not be read: {str(error).splitlines()[0]}",
             code="data.unreadable",
             fix="check the files, or cast them to common types",
         ) from None

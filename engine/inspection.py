@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import uuid
 from dataclasses import dataclass
-from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.checks import Report
-from engine.errors import MaestroError, UsageError
+from engine.errors import MaestroError
 from engine.ledger import make_workdir
 from engine.outcome import SourceReport
-from engine.plan import Plan, compile_plan
+from engine.plan import Plan
 from engine.sources import Shared, open_source
-from engine.spec import FORMATS, Pipeline, file_format
 from engine.stages import Progress, Silent, judge, land_source
 
 if TYPE_CHECKING:
@@ -83,38 +79,3 @@ def _forget_dead(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         except (PermissionError, ValueError):
             continue
-
-
-def validate_file(
-    path: str | Path,
-    checks: str | Path,
-    *,
-    format: str | None = None,  # noqa: A002 - the key's name
-    as_of: str | date | datetime | None = None,
-) -> Report:
-    """Judges one data file (or glob) by the checks of a YAML file: the content of one ``validation`` entry.
-
-    Args:
-        format: parquet, csv, ndjson or json; None is by suffix.
-
-    Raises:
-        ConfigError: the checks are not written as they must be.
-        UsageError: the format cannot be told.
-        SourceError: the data cannot be read.
-    """
-    from engine.config import load_validation
-
-    spec = load_validation(checks)
-    if format is None and file_format(str(path)) is None:
-        raise UsageError(
-            f"the format of {path} cannot be told from its suffix",
-            code="validate.format",
-            allowed=", ".join(FORMATS),
-            fix="name it with --format, or format= in Python",
-        )
-    with tempfile.TemporaryDirectory(prefix="maestro-") as workdir:
-        source = {"type": "file", "path": str(path), "format": format}
-        pipeline = Pipeline(name="file", workdir=workdir, sources={"data": source}, validation={"data": spec})
-        [judged] = validate(compile_plan(pipeline, as_of))
-    assert judged.report is not None  # noqa: S101 - the source has checks
-    return judged.report

@@ -109,6 +109,7 @@ class RunReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, in a stable order."""
         return {
+            "version": 1,
             "run_id": self.run_id,
             "pipeline": self.pipeline,
             "status": self.status,

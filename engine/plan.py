@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -192,16 +192,17 @@ def compile_plan(
         history: whether the ledger is asked for files of another definition, which have to be published again.
 
     Raises:
-        ConfigError: a view names a set, feature, role or source that is not there; nothing has been read.
+        ConfigError: a view names a set, feature, role or source that is not there, or a pattern is no regular
+            expression; nothing has been read.
         UsageError: an as-of is not a moment.
     """
     moments = _moments(as_of)
     problems: list[Problem] = []
+    workdir = pipeline.resolve(pipeline.workdir)
+    suites = dict(_suites(pipeline, moments[-1], workdir, problems))
     views = tuple(v for name, spec in pipeline.features.items() if (v := _view_plan(pipeline, name, spec, problems)))
     if problems:
         raise ConfigError([pipeline.locate(p) for p in problems])
-    workdir = pipeline.resolve(pipeline.workdir)
-    newest = moments[-1]
     planned = _at(views, moments)
     if history:
         planned = _with_moments(views, moments, pipeline.name, workdir, _ledger_url(pipeline))
@@ -211,16 +212,7 @@ def compile_plan(
         memory_limit=pipeline.memory_limit,
         as_of=moments,
         sources=tuple(SourcePlan(n, location_of(s, pipeline.base), s) for n, s in pipeline.sources.items()),
-        suites={
-            name: Suite(
-                spec,
-                key_columns=_key_columns(pipeline.sources[name]),
-                as_of=newest,
-                memory_limit=pipeline.memory_limit,
-                spill=workdir / "spill",
-            )
-            for name, spec in pipeline.validation.items()
-        },
+        suites=suites,
         views=planned,
         output=pipeline.resolve(pipeline.output.path),
         feast=pipeline.feast,
@@ -229,6 +221,23 @@ def compile_plan(
         ledger=pipeline.ledger,
         retention=Duration(pipeline.retention) if pipeline.retention else None,
     )
+
+
+def _suites(pipeline: Pipeline, as_of: datetime, workdir: Path, problems: list[Problem]) -> Iterator[tuple[str, Suite]]:
+    for name, spec in pipeline.validation.items():
+        try:
+            suite = Suite(
+                spec,
+                key_columns=_key_columns(pipeline.sources[name]),
+                as_of=as_of,
+                memory_limit=pipeline.memory_limit,
+                spill=workdir / "spill",
+                base=pipeline.base,
+            )
+        except ConfigError as error:
+            problems += [replace(p, path=("validation", name, *p.path)) for p in error.problems]
+        else:
+            yield name, suite
 
 
 def _ledger_url(pipeline: Pipeline) -> str | None:

@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from engine.checks.listing import MOST, Line, lines, more, sums
 from engine.types import iso
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from engine.checks import Report, Result
+    from engine.checks import Report
     from engine.history import PastRun
     from engine.inspection import Probed
     from engine.outcome import RunReport, SourceReport
@@ -79,7 +81,7 @@ def _steps(source: SourcePlan) -> str:
     return "; ".join(steps)
 
 
-def show_run(report: RunReport, plan: Plan) -> None:
+def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
     """Prints what a run read, found and published."""
     console = _console()
     sources = _table("Read", "source", "read", "= written", "+ failed", "+ duplicates", "seconds", numbers=5)
@@ -92,7 +94,7 @@ def show_run(report: RunReport, plan: Plan) -> None:
         for line in _read_notes(source):
             console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     if reports := {s.name: s.report for s in report.sources if s.report}:
-        show_validation(reports)
+        show_validation(reports, verbose=verbose)
     if report.views:
         views = _table("Published", "view", "rows", "file", numbers=1)
         for view in report.views:
@@ -214,38 +216,60 @@ def _notes(report: RunReport) -> Iterator[str]:
                 yield f"{view.name}: all null, nothing to impute from: {', '.join(done.all_null)}"
 
 
-def show_validation(reports: Mapping[str, Report], *, errors_only: bool = False) -> None:
-    """Prints the failed checks, each with its count and an example, and the sums."""
+def show_validation(reports: Mapping[str, Report], *, errors_only: bool = False, verbose: bool = False) -> None:
+    """Prints the sums of each table and its failed checks, errors first, each with some of the rows that break it.
+
+    Args:
+        errors_only: leave out what is no error.
+        verbose: show all failed checks, and the passed ones too.
+    """
     console = _console()
     if not reports:
         console.print("no checks are declared")
-    failed = [(name, r) for name, report in reports.items() for r in report.results if not r.passed]
-    if errors_only:
-        failed = [(name, r) for name, r in failed if r.severity == "error"]
-    if failed:
-        table = _table("Failed checks", "", "source", "check", "column", "what", "for example")
-        for name, result in failed:
-            table.add_row(
-                _severity(str(result.severity)),
-                name,
-                result.check_name.removesuffix("_validation"),
-                Text(result.column or ""),
-                Text(result.message, overflow="fold"),
-                _example(result),
-            )
-        console.print(table)
+    chosen = {
+        name: [r for r in report.results if (verbose or not r.passed) and (r.severity == "error" or not errors_only)]
+        for name, report in reports.items()
+    }
+    most = None if verbose else MOST
+    every = [result for found in chosen.values() for result in found]
+    among = {id(result) for result in sorted(every, key=lambda r: list(_STYLES).index(r.severity))[:most]}
     for name, report in reports.items():
         if errors_only and report.ok:
             continue
-        counts = f"{report.passed} of {report.total_checks} checks passed"
-        verdict = f", {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}" if report.failed else ""
-        console.print(Text(f"{name}: {counts}{verdict}", style="" if report.ok else "bold red"))
+        console.print(Text(f"{name}: {sums(report)}", style="bold" if report.ok else "bold red"))
+        shown = [result for result in chosen[name] if id(result) in among]
+        _show_lines(console, lines(shown))
+        if hidden := len(chosen[name]) - len(shown):
+            console.print(Text(f"  {more(hidden)}; all are in --json, --junit and --verbose"), soft_wrap=True)
 
 
-def _example(result: Result) -> Text:
-    if not result.sample:
-        return Text("")
-    return Text(", ".join(f"{k}={v!r}" for k, v in result.sample[0].items()), overflow="ellipsis", no_wrap=True)
+def _show_lines(console: Console, found: Sequence[Line]) -> None:
+    """A line per check under one another, and below each the rows of its sample."""
+    name, failed, share = (
+        max((len(cell) for cell in cells), default=0)
+        for cells in ([f.check for f in found], [f.failed for f in found], [f.share for f in found])
+    )
+    name = min(name, console.width // 3)
+    narrow = console.width - name - failed - share < 45
+    for line in found:
+        if narrow:
+            parts = [part for part in (line.check, line.failed, line.share, line.message) if part]
+            console.print(Text.assemble(_mark(line), " ", "  ".join(parts)))
+        else:
+            row = Table.grid(padding=(0, 2, 0, 0))
+            row.add_column(width=9)
+            row.add_column(width=name, overflow="fold")
+            row.add_column(width=failed, justify="right")
+            row.add_column(width=share, justify="right")
+            row.add_column(overflow="fold")
+            row.add_row(_mark(line), Text(line.check), line.failed, line.share, Text(line.message))
+            console.print(row)
+        for example in line.examples:
+            console.print(Padding(Text(example, style="dim", overflow="fold"), (0, 0, 0, 6), expand=False))
+
+
+def _mark(line: Line) -> Text:
+    return Text(f"  {line.mark}", style=_STYLES.get(line.mark.lower(), "green"))
 
 
 def _count(number: int, noun: str) -> str:

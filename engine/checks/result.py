@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from html import escape
 from typing import Any
 
 from engine.types import Severity, iso
+
+VERSION = 1  # of the JSON form; `engine.checks.shape` describes it
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,27 @@ class Result:
     column: str | None = None
     sample: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def name(self) -> str:
+        """What the declaration calls the check: ``range.score``, or ``schema`` for one of the whole table."""
+        family = self.check_name.removesuffix("_validation")
+        return family if self.column is None else f"{family}.{self.column}"
+
+    @property
+    def cannot_run(self) -> bool:
+        """Whether the check says nothing about the data: it failed because it could not be made."""
+        return bool(self.details.get("cannot_run"))
+
+    @property
+    def failed_fraction(self) -> float | None:
+        """The share of the rows judged that break the check; None for checks that do not count rows."""
+        known = (self.details.get(name) for name in ("failed_fraction", "null_fraction", "duplicate_fraction"))
+        return next((fraction for fraction in known if isinstance(fraction, float)), None)
+
+    def __str__(self) -> str:
+        mark = "passed" if self.passed else str(self.severity).upper()
+        return f"{mark} {self.name}: {self.message.removeprefix(f'{self.column}: ')}"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values in the order of the attributes."""
         return {
@@ -51,12 +75,24 @@ class Result:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """All results for one table."""
+    """All results for one table. ``print(report)`` shows what failed, with examples.
+
+    Attributes:
+        timestamp: when the checks had been made.
+        results: in the order of the declaration.
+        rows: how many the row-wise checks judged; None where results of several calls were put together.
+        quarantined, dropped: those among them that ``on_violation`` takes out.
+        seconds: what judging took.
+    """
 
     timestamp: datetime
     results: tuple[Result, ...]
+    rows: int | None = None
+    quarantined: int = 0
+    dropped: int = 0
+    seconds: float = 0.0
 
     @property
     def total_checks(self) -> int:
@@ -87,9 +123,14 @@ class Report:
         return self.errors == 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values in a stable order."""
+        """JSON-ready values in a stable order; their JSON Schema is `engine.checks.shape.SCHEMA`."""
         return {
+            "version": VERSION,
             "timestamp": iso(self.timestamp),
+            "rows": self.rows,
+            "quarantined": self.quarantined,
+            "dropped": self.dropped,
+            "seconds": round(self.seconds, 3),
             "total_checks": self.total_checks,
             "passed": self.passed,
             "failed": self.failed,
@@ -97,6 +138,19 @@ class Report:
             "warnings": self.warnings,
             "results": [r.to_dict() for r in self.results],
         }
+
+    def __repr__(self) -> str:
+        from engine.checks.listing import sums
+
+        return f"<Report: {sums(self)}>"
+
+    def __str__(self) -> str:
+        from engine.checks.listing import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def _failed_as(self, severity: Severity) -> int:
         return sum(not r.passed and r.severity == severity for r in self.results)

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.checks.check import CannotRun, Check, Found, Measures, RowWise
@@ -45,6 +46,7 @@ class Judgement:
     removed: pl.Series | None = None
     quarantined: int = 0
     dropped: int = 0
+    seconds: float = 0.0
 
 
 class Suite:
@@ -162,19 +164,27 @@ class Suite:
         from engine.checks.aside import Aside
         from engine.checks.scan import Scan
 
+        began = perf_counter()
         with self._table(data, origins=origins, references=references) as table:
             asked, results = self._asked(table, scope)
             scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None)
             for i, found in scan.run().items():
                 results[i] = self._result(self.checks[i], found, table)
-            return Judgement(
-                results, table.rows + scan.quarantined + scan.dropped, table.removed, scan.quarantined, scan.dropped
-            )
+            rows = table.rows + scan.quarantined + scan.dropped
+            taken = perf_counter() - began
+            return Judgement(results, rows, table.removed, scan.quarantined, scan.dropped, taken)
 
     def report(self, *judgements: Judgement) -> Report:
-        """All results of judgements that together cover every check."""
+        """All results of judgements that together cover every check; the first is the one of the row-wise checks."""
         results = {i: result for judgement in judgements for i, result in judgement.results.items()}
-        return Report(datetime.now(UTC), tuple(results[i] for i in range(len(self.checks))))
+        return Report(
+            datetime.now(UTC),
+            tuple(results[i] for i in range(len(self.checks))),
+            judgements[0].rows,
+            sum(judgement.quarantined for judgement in judgements),
+            sum(judgement.dropped for judgement in judgements),
+            sum(judgement.seconds for judgement in judgements),
+        )
 
     @contextmanager
     def _table(self, data: Any, **context: Any) -> Iterator[Table]:

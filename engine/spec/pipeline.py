@@ -92,6 +92,7 @@ class Pipeline(Spec):
                 continue
             yield from checks.problems(path)
             yield from renamed(path, self.sources[name].column_mapping, checks.named_columns())
+            yield from self._reference_problems(path, checks)
         yield from self._path_problems()
         if self.ledger and not self.ledger.get_secret_value().startswith(("postgresql://", "postgres://")):
             yield Problem(
@@ -108,6 +109,16 @@ class Pipeline(Spec):
                 ("feast",),
                 fix="add a features section, or remove feast",
             )
+
+    def _reference_problems(self, path: Place, checks: ValidationSpec) -> Iterator[Problem]:
+        """Foreign keys that lead nowhere."""
+        for i, key in enumerate(checks.foreign_keys):
+            place = ("foreign_keys", i)
+            if key.source not in self.sources:
+                yield unknown((*path, *place, "source"), "source", key.source, self.sources)
+            else:
+                mapping = self.sources[key.source].column_mapping
+                yield from renamed(path, mapping, [((*place, "to"), name) for name in key.to])
 
     def _path_problems(self) -> Iterator[Problem]:
         paths = {("workdir",): self.workdir, ("output", "path"): self.output.path}

@@ -223,7 +223,7 @@ class ValidationSpec(Spec):
     row_count: Annotated[RowCount | None, Field(description="fewest and most rows of the whole table")] = None
     not_null: Annotated[Columns, Field(description="columns that must have a value in every row")] = ()
     patterns: Annotated[
-        dict[Column, Text],
+        dict[Column, str],
         Field(description="column: regular expression (Rust syntax) found anywhere in each text; anchor with ^ and $"),
     ] = {}
     lengths: Annotated[

@@ -25,8 +25,8 @@ LAYERS = (
     ("cli",),
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
-    ("report",),
-    ("run", "inspection", "ingestion", "validation", "history"),
+    ("report", "junit"),
+    ("run", "inspection", "data_file", "ingestion", "validation", "history"),
     ("stages",),
     ("outcome",),
     ("landing", "plan", "upkeep"),
@@ -74,6 +74,7 @@ WITHOUT_FRAMES = {
     "engine.duck",
     "engine.errors",
     "engine.history",
+    "engine.junit",
     "engine.ledger",
     "engine.ledger.lease",
     "engine.ledger.ledger",
