@@ -301,7 +301,7 @@ def _validate_file(options: argparse.Namespace) -> tuple[str, dict[str, Report]]
     load_validation(options.checks)  # a mistake answers before anything heavy loads
     from engine.data_file import validate_file
 
-    name = options.target.rstrip("/").rpartition("/")[2]
+    name = options.target if any(mark in options.target for mark in "*?[") else Path(options.target).name
     report = validate_file(
         options.target, options.checks, format=options.format, as_of=options.as_of, quarantine=options.quarantine
     )

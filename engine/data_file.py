@@ -20,8 +20,6 @@ from engine.checks.check import RowWise
 from engine.config import load_validation, located
 from engine.errors import ConfigError, SinkError, UsageError
 from engine.frames import parquet_files, parquet_rows, scan_files
-from engine.landing import land
-from engine.ledger import make_workdir
 from engine.sources import Request, open_source
 from engine.spec import FORMATS, AnySource, Pipeline, file_format
 from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
@@ -127,7 +125,8 @@ def _scan_s3(location: str) -> tuple[pl.LazyFrame, Origins]:
 
 
 def _landed(location: str, form: str, folder: Path) -> pl.LazyFrame:
-    make_workdir(folder)
+    from engine.landing import land
+
     spec = _source(location, form)
     source = open_source("data", spec, Path.cwd())
     return land(source, spec, folder / "data", name="data", memory_limit=DEFAULT_MEMORY_LIMIT).scan()

@@ -49,9 +49,26 @@ def scan(path: str | Path) -> pl.LazyFrame:
         DataError: there is no such file, or types have no common one.
     """
     text = str(path)
-    if "://" in text:
-        return pl.scan_parquet(text, hive_partitioning=False, missing_columns="insert", extra_columns="ignore")
-    return scan_files(parquet_files(path), text)
+    return scan_files(_remote_files(text) if "://" in text else parquet_files(path), text)
+
+
+def _remote_files(url: str) -> list[str]:
+    """As `parquet_files`, of an object store; Polars lists it, and its credentials are those of the environment."""
+    static = url[: min((url.index(mark) for mark in "*?[" if mark in url), default=len(url))]
+    if static == url and url.endswith(".parquet"):
+        return [url]
+    with _reading(url):
+        found = pl.scan_parquet(
+            url,
+            include_file_paths="file",
+            hive_partitioning=False,
+            missing_columns="insert",
+            extra_columns="ignore",
+        )
+        files = found.select(pl.col("file").unique(maintain_order=True)).collect(engine="streaming")["file"].to_list()
+    folder = static if static == url else static[: static.rindex("/") + 1]
+    seen = [file for file in files if not any(part.startswith(".") for part in file.removeprefix(folder).split("/"))]
+    return seen or [url]
 
 
 def parquet_files(path: str | Path) -> list[Path]:
@@ -79,29 +96,37 @@ def parquet_files(path: str | Path) -> list[Path]:
 
 def parquet_rows(file: Path) -> int:
     """How many rows a Parquet file has, as its footer says."""
-    return int(pq.read_metadata(file).num_rows)
+    rows = pl.scan_parquet(file, hive_partitioning=False, glob=False).select(pl.len()).collect()
+    return int(rows.item())
 
 
-def scan_files(files: Sequence[Path], name: str) -> pl.LazyFrame:
+def scan_files(files: Sequence[str | Path], name: str) -> pl.LazyFrame:
     """The rows of Parquet files as one table, as in `scan`.
 
     Raises:
         DataError: a file is none, or types have no common one; ``name`` is what the message calls them all.
     """
-    try:
+    with _reading(name):
         frames = [pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in files]
         schemas = [frame.collect_schema() for frame in frames]
         if all(schema == schemas[0] for schema in schemas):
-            return pl.scan_parquet(list(files), hive_partitioning=False, glob=False)
+            return pl.scan_parquet([str(file) for file in files], hive_partitioning=False, glob=False)
         whole = pl.concat(frames, how="diagonal_relaxed")
         whole.collect_schema()
+    return whole
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Words what Polars says while it looks at files."""
+    try:
+        yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(
             f"{name} could not be read: {str(error).splitlines()[0]}",
             code="data.unreadable",
             fix="check the files, or cast them to common types",
         ) from None
-    return whole
 
 
 def _spooled(stream: Any, path: Path) -> pl.LazyFrame:

@@ -51,5 +51,6 @@ def regex_fault(regex: str) -> str | None:
         pl.Series([""]).str.contains(regex)
     except pl.exceptions.ComputeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return lines[-1].removeprefix("error: ") if lines else "it cannot be read"
+        said = next((line for line in lines if line.startswith("error: ")), lines[0] if lines else "it cannot be read")
+        return said.removeprefix("error: ").removeprefix("regex error: ")
     return None

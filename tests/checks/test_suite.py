@@ -70,7 +70,10 @@ def test_a_result_per_column_or_key_in_a_stable_order() -> None:
     assert all(c.description for c in suite.checks)
     report = suite.validate(USERS)
     assert [(r.check_name, r.column) for r in report.results] == expected
-    assert list(report.to_dict()) == ["timestamp", "total_checks", "passed", "failed", "errors", "warnings", "results"]
+    counts = ["total_checks", "passed", "failed", "errors", "warnings"]
+    measured = ["rows", "quarantined", "dropped", "seconds"]
+    assert list(report.to_dict()) == ["version", "timestamp", *measured, *counts, "results"]
+    assert (report.to_dict()["version"], report.rows) == (1, 4)
     assert list(report.to_dict()["results"][0]) == (
         ["check_name", "passed", "severity", "message", "failed_records", "details", "column", "sample"]
     )

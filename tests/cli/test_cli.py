@@ -165,8 +165,9 @@ def test_run_tells_what_it_read_found_and_published(maestro: Maestro, folder: Pa
     lines = [line.split() for line in said.out.splitlines()]
     assert ["users", "5", "3", "1", "1"] in [line[:5] for line in lines]
     assert ["user_features", "3", files(folder)[0]] in lines
-    assert "WARNING  users" in said.out, "experience_years is above its range"
-    assert "range" in said.out
+    assert "users: 3 rows, 3 of 4 checks passed, 0 errors, 1 warning\n" in said.out
+    shown = [line for line in lines if line[:1] == ["WARNING"]]
+    assert [line[:5] for line in shown] == [["WARNING", "range.experience_years", "1", "33.3", "%"]]
     steps = [line.split(maxsplit=1)[1] for line in said.err.splitlines()]
     assert steps == [
         "read users",
