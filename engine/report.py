@@ -94,6 +94,7 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
         for line in _read_notes(source):
             console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
     if reports := {s.name: s.report for s in report.sources if s.report}:
+        console.print(Text("Checked", style="bold"))
         show_validation(reports, verbose=verbose)
     if report.views:
         views = _table("Published", "view", "rows", "file", numbers=1)

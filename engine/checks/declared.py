@@ -25,7 +25,7 @@ from engine.checks.uniqueness import Uniqueness
 from engine.spec import ALL, ValidationSpec
 from engine.types import Severity
 
-_WARNINGS = ("range", "freshness", "distribution")  # what fails these is a WARNING by default, all else an ERROR
+WARNINGS = ("range", "freshness", "distribution")  # what fails these is a WARNING by default, all else an ERROR
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Declared:
         yield from self._of_the_table()
 
     def _severity(self, family: str, name: str | None = None) -> Severity:
-        default = Severity.WARNING if family in _WARNINGS else Severity.ERROR
+        default = Severity.WARNING if family in WARNINGS else Severity.ERROR
         chosen = self.spec.severity
         return Severity(chosen.get(f"{family}.{name}", chosen.get(family, default)))
 

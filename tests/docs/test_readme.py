@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import subprocess
@@ -12,9 +13,11 @@ import polars as pl
 import pytest
 
 from engine import load_pipeline, run_pipeline
+from engine.checks.declared import WARNINGS
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
-from engine.spec import SETS
+from engine.plan import compile_plan
+from engine.spec import FAMILIES, SETS, ValidationSpec
 from tests.run.world import ACTIVITIES
 
 ROOT = Path(__file__).parents[2]
@@ -71,14 +74,72 @@ def test_the_database_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pyt
     assert (second.rows_replaced, second.rows_deleted, second.rows) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("number", range(2))
+def test_the_checks_are_all_there_are() -> None:
+    rows = re.findall(r"^\| (\w+) \| `(\w+): .* \| (ERROR|WARNING) \|$", README, re.MULTILINE)
+    assert sorted(name for name, _, _ in rows) == sorted(FAMILIES)
+    for name, key, severity in rows:
+        assert key in {field.alias or name for name, field in ValidationSpec.model_fields.items()}, name
+        assert severity.lower() == ("warning" if name in WARNINGS else "error"), name
+
+
+def test_the_checks_example_runs_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: shop\n{blocks('yaml')[2]}")
+    suite = compile_plan(load_pipeline(path)).suites["orders"]
+    orders = pl.DataFrame(
+        {
+            "order_id": [1, 1, 3],
+            "customer_id": ["a", "b", "c"],
+            "sku": ["ABC-1", "no", "no"],
+            "total": [1.0, -1.0, 0.0],
+            "ordered_at": [1, 2, 4],
+            "shipped_at": [1, 3, 3],
+            "status": ["paid", "draft", "paid"],
+        }
+    )
+    report = suite.validate(orders, references={"customers": pl.DataFrame({"customer_id": ["a", "b"]})})
+    assert {r.name: (r.passed, str(r.severity), r.failed_records) for r in report.results} == {
+        "uniqueness.order_id": (False, "error", 1),
+        "range.total": (False, "error", 1),
+        "pattern.sku": (False, "error", 1),
+        "compare.ordered_at <= shipped_at": (False, "error", 1),
+        "foreign_key.customer_id": (False, "warning", 1),
+        "custom.shipped_when_paid": (True, "info", 1),
+        "row_count": (True, "info", 0),
+    }
+    assert report.quarantined == 1
+
+
+def test_the_python_of_checks_runs_as_it_stands(world: Path) -> None:
+    done = ran(blocks("python")[0], world)
+    assert done.stdout == "2 rows, 3 of 3 checks passed\n"
+    assert "suite.filter(frame)" in blocks("python")[0]
+    tried = ran(blocks("python")[0] + "good, bad = suite.filter(frame)\nprint(good.collect().height)", world)
+    assert tried.stdout.endswith("\n2\n")
+
+
+@pytest.mark.parametrize("number", [1, 2])
 def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
-    code = blocks("python")[number]
+    done = ran(blocks("python")[number], world)
+    assert number == 2 or done.stdout == "done [2]\n"
+
+
+def test_every_block_is_tested() -> None:
+    assert (len(blocks("yaml")), len(blocks("python"))) == (3, 3)
+
+
+def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=world, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", code],
+        cwd=world,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert number == 1 or done.stdout == "done [2]\n"
+    return done
 
 
 def test_the_columns_it_names_are_those_the_sets_read() -> None:
