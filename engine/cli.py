@@ -158,7 +158,9 @@ def parser() -> argparse.ArgumentParser:
     )
     validate.add_argument("--as-of", metavar="T", help="the moment that freshness is judged at (default: now)")
     validate.add_argument(
-        "--quarantine", metavar="FILE", help="with --checks: the Parquet file for rows that checks quarantine"
+        "--quarantine",
+        metavar="FILE",
+        help="with --checks: the Parquet file for rows that checks quarantine; replaced, or gone if there are none",
     )
     _junit(validate)
     validate.add_argument(
