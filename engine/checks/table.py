@@ -22,7 +22,7 @@ from engine.frames import column, compacted
 from engine.moments import readable, to_moment
 
 BATCH_ROWS = 200_000
-_BATCH_CELLS = 4_000_000  # of wide tables, a batch holds fewer rows
+_BATCH_CELLS = 10_000_000  # of wide tables, a batch holds fewer rows
 _TRIED_ROWS = 1_000
 
 

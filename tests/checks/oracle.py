@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import operator
+import re
 from collections import Counter
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+Rows = list[Row]
 
 
 def known(value: Any) -> Any:
@@ -139,3 +144,147 @@ def distribution(rows: Rows, column: str, expected: float, tolerance: float) -> 
     mean = math.fsum(values) / len(values)
     deviation = abs(mean - expected) / (abs(expected) or 1.0)
     return {"passed": deviation <= tolerance, "actual_mean": mean, "deviation": deviation}
+
+
+# --- kinds that break rows, one answer per row --------------------------------------------------------------------------
+
+Broken = list[bool]
+
+
+def nulls(rows: Rows, column: str) -> Broken:
+    return [known(r[column]) is None for r in rows]
+
+
+def beyond(rows: Rows, column: str, low: Any, high: Any) -> Broken:
+    return [outside(r[column], low, high) for r in rows]
+
+
+def no_category(rows: Rows, column: str, allowed: tuple[Any, ...]) -> Broken:
+    return [(v := known(r[column])) is not None and not allowed_value(v, allowed) for r in rows]
+
+
+def unmatched(rows: Rows, column: str, regex: str) -> Broken:
+    """``$`` is the very end, as in Rust; Python's own also stands before a last line break."""
+    found = re.compile(regex.replace("$", r"\Z"))
+    return [r[column] is not None and found.search(r[column]) is None for r in rows]
+
+
+def misfit(rows: Rows, column: str, low: int | None, high: int | None) -> Broken:
+    def wrong(value: Any) -> bool:
+        return (low is not None and len(value) < low) or (high is not None and len(value) > high)
+
+    return [r[column] is not None and wrong(r[column]) for r in rows]
+
+
+def falls(rows: Rows, column: str, strict: bool) -> Broken:
+    before, found = None, []
+    for row in rows:
+        value = known(row[column])
+        found.append(value is not None and before is not None and (value <= before if strict else value < before))
+        before = before if value is None else value
+    return found
+
+
+def scalar(value: Any, other: Any) -> Any:
+    """A value in a form that compares exactly with ``other``, one of the other side."""
+    if isinstance(value, bool | bytes | time | timedelta) or (isinstance(value, str) and isinstance(other, str)):
+        return value
+    if isinstance(value, str | date):
+        return moment(value)
+    return value if isinstance(value, float) and math.isinf(value) else Fraction(value)
+
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
+
+
+def disordered(rows: Rows, left: str, sign: str, right: str) -> Broken:
+    pairs = [(known(r[left]), known(r[right])) for r in rows]
+    return [a is not None and b is not None and not OPERATORS[sign](scalar(a, b), scalar(b, a)) for a, b in pairs]
+
+
+def orphans(rows: Rows, columns: tuple[str, ...], others: Rows, to: tuple[str, ...]) -> Broken:
+    parents = {tuple(identity(known(r[c])) for c in to) for r in others}
+    keys = [tuple(identity(known(r[c])) for c in columns) for r in rows]
+    return [all(part is not None for part in key) and key not in parents for key in keys]
+
+
+def repeats(rows: Rows, key: tuple[str, ...], judged: list[bool] | None = None) -> Broken:
+    """Rows beyond the first of each value."""
+    seen: set[Any] = set()
+    found = []
+    for i, row in enumerate(rows):
+        value = tuple(identity(known(row[c])) for c in key)
+        about = (judged is None or judged[i]) and all(part is not None for part in value)
+        found.append(about and value in seen)
+        if about:
+            seen.add(value)
+    return found
+
+
+# --- rules with their options -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row-wise check: which rows break it, which are judged, and what becomes of them."""
+
+    broken: Callable[[Rows], Broken]
+    severity: str = "error"
+    on_violation: str = "report"
+    max_failed: int | str | None = None
+    where: Callable[[Row], bool | None] | None = None
+    max_null_fraction: float | None = None  # of completeness
+
+    def judged(self, rows: Rows) -> list[bool]:
+        return [self.where is None or self.where(r) is True for r in rows]
+
+    def breaks(self, rows: Rows) -> Broken:
+        return [b and j for b, j in zip(self.broken(rows), self.judged(rows), strict=True)]
+
+    def allows(self, failed: int, judged: int) -> bool:
+        if self.max_failed is None and self.max_null_fraction is not None:
+            return not judged or failed / judged <= self.max_null_fraction
+        if isinstance(self.max_failed, str):
+            return failed <= Fraction(self.max_failed.strip().removesuffix("%").strip()) / 100 * judged
+        return failed <= (self.max_failed or 0)
+
+    def verdict(self, rows: Rows) -> dict[str, Any]:
+        failed, judged = sum(self.breaks(rows)), sum(self.judged(rows))
+        passed = self.allows(failed, judged)
+        severity = self.severity
+        if self.on_violation == "block":
+            severity = "error"
+        elif self.on_violation in ("quarantine", "drop") and self.max_failed is None and severity == "error":
+            severity = "warning"
+        hidden = passed and self.max_null_fraction is not None and self.max_failed is None
+        return {
+            "passed": passed,
+            "severity": "info" if passed else severity,
+            "failed_records": 0 if hidden else failed,
+            "failed": failed,
+            "judged": judged,
+            "positions": [i for i, b in enumerate(self.breaks(rows)) if b][:5],
+        }
+
+
+def fates(rows: Rows, rules: Mapping[str, Rule]) -> list[str]:
+    """For each row: ``stays``, ``quarantine`` or ``drop``."""
+    found = ["stays"] * len(rows)
+    for way in ("drop", "quarantine"):  # the latter wins
+        for rule in rules.values():
+            if rule.on_violation == way:
+                found = [way if b else f for b, f in zip(rule.breaks(rows), found, strict=True)]
+    return found
+
+
+def reasons(rows: Rows, rules: Mapping[str, Rule]) -> list[list[str]]:
+    """For each row the names of the rules it breaks."""
+    broken = {name: rule.breaks(rows) for name, rule in rules.items()}
+    return [[name for name, marks in broken.items() if marks[i]] for i in range(len(rows))]
