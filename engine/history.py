@@ -95,7 +95,7 @@ def collect_files(plan: Plan, retention: Duration | None) -> Collected:
     """
     sources = {source.name for source in plan.sources}
     with _opened(plan) as ledger, ledger.lease(plan.pipeline):
-        return collect(ledger, plan.pipeline, plan.landing, sources=sources, retention=retention)
+        return collect(ledger, plan.pipeline, plan.landing, plan.quarantine, sources=sources, retention=retention)
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def show_run(report: RunReport, plan: Plan) -> None:
 def _read_notes(source: SourceReport) -> Iterator[str]:
     """What a reading was beyond its counts: resumed, incremental, and how much it vouches for."""
     m, promise = source.metrics, source.promise
+    yield f"{source.name}: rows: {source.balance}"
     parts = []
     if source.mode != "full":
         counts = f"{m.rows_replaced:,} replaced, {m.rows_deleted:,} deleted"

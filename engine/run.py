@@ -7,7 +7,6 @@ after all of them have been computed, and nothing else in the output folder is e
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import LedgerError, MaestroError, SourceError, UsageError, is_interrupt, nearest
-from engine.landing import InLedger, LandedTable, changes, fresh
-from engine.landing.merge import worded
-from engine.ledger import Ledger, Read, make_folder
+from engine.landing import Aside, InLedger, LandedTable
+from engine.ledger import Ledger, Read
 from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
 from engine.sources import Shared
 from engine.spec import Pipeline, secrets_of
-from engine.stages import Progress, Silent, judge, land_source
+from engine.stages import Newness, Progress, Silent, judge, judging_order, land_source
 from engine.steps import reached
 from engine.types import compact, iso, parse_moment, redact
 from engine.upkeep import collect
@@ -196,7 +194,7 @@ class _Run:
         self.refit, self.reread = refit, reread
         self.landed: dict[str, LandedTable] = {}
         self.reads: dict[str, Read] = {}
-        self.accepted: dict[str, Read | None] = {}  # as it was before this run
+        self.bases: dict[str, Read | None] = {}  # the tables that those of this run extend
         self.has_achieved = False  # whether something of this run stays, should it fail
         self.fits: dict[str, Fit] = {}
         self.key_dtypes: dict[str, str] = {}
@@ -209,8 +207,10 @@ class _Run:
             for source in self.plan.sources:
                 self._land(source, shared)
         with self._timed("check"):
-            for source in self.plan.sources:
+            for source in judging_order(self.plan):
                 self._judge(source)
+            declared = [source.name for source in self.plan.sources]
+            self.report.sources.sort(key=lambda source: declared.index(source.name))
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
@@ -234,6 +234,7 @@ class _Run:
             self.ledger,
             self.plan.pipeline,
             self.plan.landing,
+            self.plan.quarantine,
             retention=self.plan.retention,
         )
 
@@ -253,7 +254,7 @@ class _Run:
     def _land(self, source: SourcePlan, shared: Shared) -> None:
         pipeline, run_id = self.plan.pipeline, self.report.run_id
         base = self._base(source)
-        self.accepted[source.name] = self.ledger.table(pipeline, source.name, accepted=True) if base else None
+        self.bases[source.name] = base
         started = datetime.now(UTC)
         read_id = f"{compact(started)}-{uuid.uuid4().hex[:8]}"
         read, pieces = self.ledger.begin_read(
@@ -272,7 +273,8 @@ class _Run:
         )
         journal = InLedger(self.ledger, read_id, read.seal, pieces)
         folder = self.plan.landing / source.name / read_id
-        how = {"root": self.plan.workdir, "journal": journal, "base": base}
+        aside = self._aside(source, read_id)
+        how = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
         landed = land_source(self.plan, source, folder, self.progress, shared, **how)
         metrics = landed.metrics
         log.info(
@@ -289,7 +291,7 @@ class _Run:
             metrics=metrics.to_dict(),
             files=landed.files,
         )
-        self.ledger.landed(read)
+        self.ledger.landed(read, quarantined=landed.quarantined)
         self.landed[source.name], self.reads[source.name] = landed, read
         self.has_achieved = True
         reached("table.landed")
@@ -322,39 +324,46 @@ class _Run:
         """The files of a landed table that are gone, or of another size."""
         return [file.path for file in read.files if not _is_whole(self.plan.workdir / file.path, file.bytes)]
 
+    def _aside(self, source: SourcePlan, read_id: str) -> Aside:
+        entries = self.ledger.quarantined(self.plan.pipeline)
+        held = [self.plan.workdir / e.file.path for e in entries if e.source == source.name and e.state == "held"]
+        return Aside(self.plan.quarantine / source.name / read_id, read_id, self.report.run_id, held)
+
     def _judge(self, source: SourcePlan) -> None:
-        landed, read = self.landed[source.name], self.reads[source.name]
-        folder = self.plan.landing / source.name / read.read_id / "changes"
-        try:
-            judged = judge(self.plan, source, landed, self.progress, self._new_rows(source, landed, folder))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self.report.sources.append(judged)
-        found = judged.report.to_dict() if judged.report else None
-        if judged.report:
-            counts = {"errors": judged.report.errors, "warnings": judged.report.warnings}
-            log.info("checked %s: %s", source.name, judged.state, extra=self._about(source.name, counts))
-        self.ledger.judged(read.read_id, accepted=judged.state == "accepted", report=found)
+        read = self.reads[source.name]
+        folder = self.plan.landing / source.name / read.read_id
+        aside = self._aside(source, read.read_id)
+        judged = judge(self.plan, source, self.landed, folder, self.progress, self._newness(read), aside)
+        told, self.landed[source.name] = judged.report, judged.table
+        self.report.sources.append(told)
+        if told.report:
+            counts = {"errors": told.report.errors, "warnings": told.report.warnings}
+            log.info("checked %s: %s", source.name, told.state, extra=self._about(source.name, counts))
+        if judged.quarantined:
+            reached("rows.quarantined")
+        read = replace(
+            read,
+            state=told.state,
+            report=told.report.to_dict() if told.report else None,
+            metrics=told.metrics.to_dict(),
+            files=judged.table.files,
+        )
+        self.ledger.judged(read, quarantined=judged.quarantined)
+        self.reads[source.name] = read
         reached("table.judged")
 
-    def _new_rows(self, source: SourcePlan, landed: LandedTable, folder: Path) -> pl.LazyFrame | None:
-        """The rows that no run has accepted yet: what this one read, and what blocked ones before it did."""
-        before = self.accepted[source.name]
-        if before is None or not before.files or source.name not in self.plan.suites:
-            return None
-        if before.fingerprint != source.fingerprint or self._harmed(before):
-            return None
-        make_folder(folder)
-        with worded(source.name):
-            feed = changes(
-                self.plan.workdir,
-                before.files,
-                landed.files,
-                folder,
-                keys=source.spec.deduplicate.keys if source.spec.deduplicate else (),
-                memory_limit=self.plan.memory_limit,
-            )
-        return fresh(feed, list(landed.schema))
+    def _newness(self, read: Read) -> Newness:
+        """Of the rows of a landed table, which no run has accepted yet, and which this one has read."""
+        base = self.bases[read.source]
+        if base is None:
+            return Newness()
+        # A read may hold pieces of others that began after its base, and never landed.
+        own = frozenset(later.read_id for later in self.ledger.later(base))
+        accepted = self.ledger.table(read.pipeline, read.source, accepted=True)
+        since = self.ledger.later(accepted) if accepted else []
+        if accepted is None or any(later.base is None and later.landed_at for later in since):
+            return Newness(None, own)
+        return Newness(frozenset(later.read_id for later in since), own)
 
     def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
         """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from engine.ledger.tables import files, leases, metadata, pieces, reads, schema_version
+from engine.ledger.tables import files, leases, metadata, pieces, quarantine, reads, schema_version
 
-VERSION = 2
+VERSION = 3
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -46,4 +46,11 @@ def _from_1(connection: sa.Connection) -> None:
     connection.execute(sa.text("ALTER TABLE runs ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0"))
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1}
+def _from_2(connection: sa.Connection) -> None:
+    """Rows are set aside."""
+    quarantine.create(connection)
+    if not any(column["name"] == "quarantined" for column in sa.inspect(connection).get_columns(pieces.name)):
+        connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN quarantined JSON"))  # version 1 had no such table
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2}

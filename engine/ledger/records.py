@@ -35,6 +35,7 @@ class Piece:
         failed: rows left out for a null in a critical column, and how many per column.
         files: its rows that go on, in order.
         seconds: from the piece before it until it was written.
+        quarantined: its rows that do not.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Piece:
     failed_by_column: Mapping[str, int]
     files: tuple[File, ...]
     seconds: float = 0.0
+    quarantined: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,24 @@ class Read:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] | None = None
     files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file of rows that were set aside.
+
+    Attributes:
+        read_id: the read that set them aside.
+        state: ``held``; or how that ended: ``superseded`` (all rows of the source were read anew), ``replayed`` or
+            ``dropped``.
+        ended_by: the run that superseded or replayed them.
+    """
+
+    file: File
+    source: str
+    read_id: str
+    run_id: str
+    created_at: str
+    state: str = "held"
+    ended_by: str | None = None
+    ended_at: str | None = None
