@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import LedgerError, MaestroError, SourceError, UsageError, is_interrupt, nearest
-from engine.landing import Aside, InLedger, LandedTable
-from engine.ledger import Ledger, Read
-from engine.outcome import RunReport, ViewReport
+from engine.landing import Aside, InLedger, LandedTable, Replay
+from engine.ledger import Ledger, Quarantined, Read, make_folder
+from engine.outcome import RunReport, SourceReport, ViewReport
 from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
 from engine.sources import Shared
@@ -36,6 +36,26 @@ if TYPE_CHECKING:
     from engine.sinks.feast import FeatureRepo, OfflineView
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """Which rows a run takes back from quarantine.
+
+    Attributes:
+        sources: theirs; None: all that have any.
+        run: the one that set them aside; None: any.
+        mended: rows to take in their place; see `engine.landing.Replay`.
+    """
+
+    sources: frozenset[str] | None = None
+    run: str | None = None
+    mended: Path | None = None
+
+    def takes(self, entry: Quarantined) -> bool:
+        """Whether rows of a file may be taken."""
+        ours = self.sources is None or entry.source in self.sources
+        return entry.state == "held" and ours and self.run in (None, entry.run_id)
 
 
 @dataclass(frozen=True)
@@ -97,9 +117,14 @@ def execute(
     refit: bool = False,
     resume: Unfinished | None = None,
     reread: Collection[str] = (),
+    replay: Replaying | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
-    """Runs a compiled plan; see `run_pipeline`."""
+    """Runs a compiled plan; see `run_pipeline`.
+
+    Args:
+        replay: reads no source, but takes rows back from quarantine; see `engine.quarantine.replay`.
+    """
     _check_names(plan, reread)
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
     with Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
@@ -116,10 +141,11 @@ def execute(
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
         if not ledger.runs(plan.pipeline, newest=1):
             _set_aside(plan.landing)
+            _set_aside(plan.quarantine)
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
-        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or Silent())
+        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or Silent(), replay)
         try:
             run.execute()
         except MaestroError as error:
@@ -189,7 +215,9 @@ class _Run:
         refit: bool,
         reread: frozenset[str],
         progress: Progress,
+        replay: Replaying | None = None,
     ) -> None:
+        self.replay = replay
         self.plan, self.ledger, self.report, self.progress = plan, ledger, report, progress
         self.refit, self.reread = refit, reread
         self.landed: dict[str, LandedTable] = {}
@@ -252,18 +280,22 @@ class _Run:
         self.report.seconds[stage] = time.monotonic() - started
 
     def _land(self, source: SourcePlan, shared: Shared) -> None:
-        pipeline, run_id = self.plan.pipeline, self.report.run_id
-        base = self._base(source)
+        taken = self._taken(source) if self.replay else None
+        if self.replay and taken is None:
+            self._keep(source)
+            return
+        run_id = self.report.run_id
+        base = self._last(source) if taken else self._base(source)
         self.bases[source.name] = base
         started = datetime.now(UTC)
         read_id = f"{compact(started)}-{uuid.uuid4().hex[:8]}"
         read, pieces = self.ledger.begin_read(
             Read(
                 read_id=read_id,
-                pipeline=pipeline,
+                pipeline=self.plan.pipeline,
                 source=source.name,
                 run_id=run_id,
-                location=source.location,
+                location=taken.location if taken else source.location,
                 mode=source.mode,
                 state="reading",
                 fingerprint=source.fingerprint,
@@ -272,10 +304,10 @@ class _Run:
             )
         )
         journal = InLedger(self.ledger, read_id, read.seal, pieces)
-        folder = self.plan.landing / source.name / read_id
-        aside = self._aside(source, read_id)
-        how = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
-        landed = land_source(self.plan, source, folder, self.progress, shared, **how)
+        folder, aside = self.plan.landing / source.name / read_id, self._aside(source, read_id)
+        how: dict[str, Any] = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
+        landed = land_source(self.plan, source, folder, self.progress, shared, taken, **how)
+        left = taken.left(make_folder(aside.folder)) if taken and aside.folder else {}
         metrics = landed.metrics
         log.info(
             "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
@@ -291,10 +323,41 @@ class _Run:
             metrics=metrics.to_dict(),
             files=landed.files,
         )
-        self.ledger.landed(read, quarantined=landed.quarantined)
+        self.ledger.landed(read, quarantined=landed.quarantined, replayed=left)
         self.landed[source.name], self.reads[source.name] = landed, read
         self.has_achieved = True
         reached("table.landed")
+
+    def _taken(self, source: SourcePlan) -> Replay | None:
+        """What a replay takes back of a source; None: nothing."""
+        entries = self.ledger.quarantined(self.plan.pipeline)
+        mine = [e for e in entries if e.source == source.name and self.replay and self.replay.takes(e)]
+        if not mine or self.replay is None:
+            return None
+        return Replay(source.name, self.plan.workdir, mine, self.replay.mended)
+
+    def _keep(self, source: SourcePlan) -> None:
+        """Takes a source's table as it landed last."""
+        read = self._last(source)
+        self.reads[source.name], self.landed[source.name] = read, LandedTable.of(self.plan.workdir, read)
+
+    def _last(self, source: SourcePlan) -> Read:
+        """The table of a source that landed last, for a run that does not read it.
+
+        Raises:
+            SourceError: there is none, or none that is as it is declared now.
+        """
+        last = self.ledger.table(self.plan.pipeline, source.name)
+        harmed = self._harmed(last) if last else []
+        if last and last.files and last.fingerprint == source.fingerprint and not harmed:
+            return last
+        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
+        raise SourceError(
+            f"its landed table cannot be used: {why if last else 'nothing has landed yet'}",
+            code="source.not_landed",
+            where=f"sources.{source.name}",
+            fix="run the pipeline first: maestro run",
+        )
 
     def _base(self, source: SourcePlan) -> Read | None:
         """The table that a read adds to; None where all is read: in mode full, at first, where it was asked for, and
@@ -331,6 +394,10 @@ class _Run:
 
     def _judge(self, source: SourcePlan) -> None:
         read = self.reads[source.name]
+        if read.state == "accepted":  # by an earlier run: this one has not read it
+            told = SourceReport(source.name, source.location, self.landed[source.name].metrics, state=read.state)
+            self.report.sources.append(told)
+            return
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
         judged = judge(self.plan, source, self.landed, folder, self.progress, self._newness(read), aside)
@@ -345,20 +412,22 @@ class _Run:
             read,
             state=told.state,
             report=told.report.to_dict() if told.report else None,
-            metrics=told.metrics.to_dict(),
+            metrics=told.metrics.to_dict() if source.name in self.bases else read.metrics,
             files=judged.table.files,
         )
-        self.ledger.judged(read, quarantined=judged.quarantined)
+        self.ledger.judged(read, self.report.run_id, quarantined=judged.quarantined)
         self.reads[source.name] = read
         reached("table.judged")
 
     def _newness(self, read: Read) -> Newness:
         """Of the rows of a landed table, which no run has accepted yet, and which this one has read."""
-        base = self.bases[read.source]
-        if base is None:
-            return Newness()
-        # A read may hold pieces of others that began after its base, and never landed.
-        own = frozenset(later.read_id for later in self.ledger.later(base))
+        own: frozenset[str] = frozenset()
+        if read.source in self.bases:
+            base = self.bases[read.source]
+            if base is None:
+                return Newness()
+            # A read may hold pieces of others that began after its base, and never landed.
+            own = frozenset(later.read_id for later in self.ledger.later(base))
         accepted = self.ledger.table(read.pipeline, read.source, accepted=True)
         since = self.ledger.later(accepted) if accepted else []
         if accepted is None or any(later.base is None and later.landed_at for later in since):

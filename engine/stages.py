@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
-from engine.landing import Aside, LandedTable, Rows, files, land, quarantine
+from engine.landing import Aside, LandedTable, Replay, Rows, files, land, quarantine
 from engine.ledger import File, make_folder
 from engine.outcome import Balance, Carried, SourceReport
 from engine.plan import Plan, SourcePlan
@@ -41,18 +41,30 @@ class Silent:
 
 
 def land_source(
-    plan: Plan, source: SourcePlan, folder: Path, progress: Progress, shared: Shared, **how: Any
+    plan: Plan,
+    source: SourcePlan,
+    folder: Path,
+    progress: Progress,
+    shared: Shared,
+    taken: Replay | None = None,
+    **how: Any,
 ) -> LandedTable:
     """Lands a source in ``folder``; ``how`` goes to `engine.landing.land`.
+
+    Args:
+        taken: rows of it in quarantine that land instead.
 
     Raises:
         SourceError: as there.
     """
     progress.step("read", source.name)
+    # In quarantine, columns have their new names.
+    spec = source.spec.model_copy(update={"column_mapping": {}}) if taken else source.spec
     return land(
-        open_source(source.name, source.spec, plan.base, shared),
-        source.spec,
+        taken or open_source(source.name, spec, plan.base, shared),
+        spec,
         folder,
+        earlier=taken is not None,
         name=source.name,
         memory_limit=plan.memory_limit,
         progress=progress.rows,

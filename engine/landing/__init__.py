@@ -10,6 +10,7 @@ from engine.landing.journal import InLedger, Journal
 from engine.landing.land import land
 from engine.landing.metrics import Metrics
 from engine.landing.quarantine import Aside
+from engine.landing.replay import Replay
 from engine.landing.table import LandedTable, Rows
 
-__all__ = ["Aside", "InLedger", "Journal", "LandedTable", "Metrics", "Rows", "changes", "fresh", "land"]
+__all__ = ["Aside", "InLedger", "Journal", "LandedTable", "Metrics", "Replay", "Rows", "changes", "fresh", "land"]

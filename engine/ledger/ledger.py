@@ -299,14 +299,15 @@ class Ledger:
             facts["landed_at"] = max(_now(), _after(last)) if last else _now()  # clocks go back, and differ
             connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
             self._add_files(connection, read.read_id, read.files)
-            aside.hold(connection, read.read_id, quarantined, _now())
+            aside.hold(connection, read, read.run_id, quarantined, _now())
             aside.replay(connection, replayed or {}, read.run_id, _now())
 
-    def judged(self, read: Read, *, quarantined: Sequence[File] = ()) -> None:
+    def judged(self, read: Read, run_id: str, *, quarantined: Sequence[File] = ()) -> None:
         """Commits the verdict of the checks on a landed table, and the table without the rows that they set aside.
 
         Args:
             read: with its state, report, metrics and files as they are now.
+            run_id: of the run that judged.
             quarantined: files of the rows set aside.
         """
         facts = {"state": read.state, "report": read.report, "metrics": read.metrics}
@@ -314,8 +315,9 @@ class Ledger:
             connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
             connection.execute(files.delete().where(files.c.read_id == read.read_id))
             self._add_files(connection, read.read_id, read.files)
-            aside.hold(connection, read.read_id, quarantined, _now())
-            aside.supersede(connection, read.read_id, _now())
+            aside.hold(connection, read, run_id, quarantined, _now())
+            if read.base is None:
+                aside.supersede(connection, read, run_id, _now())
 
     @staticmethod
     def _add_files(connection: sa.Connection, read_id: str, found: Sequence[File]) -> None:
@@ -486,14 +488,15 @@ def make_workdir(workdir: Path) -> None:
         (workdir / "ledger.lock").touch()
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder in or below the workdir.
+def make_folder(folder: Path) -> Path:
+    """Makes a folder in or below the workdir, and gives it.
 
     Raises:
         LedgerError: there is no room, or no right to.
     """
     with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager

@@ -8,27 +8,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from engine.ledger.records import File, Quarantined
-from engine.ledger.tables import quarantine, reads
+from engine.ledger.records import File, Quarantined, Read
+from engine.ledger.tables import quarantine
 
 
-def hold(connection: sa.Connection, read_id: str, found: Sequence[File], at: str) -> None:
+def hold(connection: sa.Connection, read: Read, run_id: str, found: Sequence[File], at: str) -> None:
     """Records files of a read; one that an interrupted read had recorded is of this read now."""
-    if not found:
-        return
-    read = connection.execute(sa.select(reads).where(reads.c.read_id == read_id)).mappings().one()
-    known = {name: read[name] for name in ("pipeline", "source", "read_id", "run_id")}
+    known = {"pipeline": read.pipeline, "source": read.source, "read_id": read.read_id, "run_id": run_id}
     connection.execute(quarantine.delete().where(quarantine.c.path.in_([file.path for file in found])))
-    rows = [{**asdict(file), **known, "created_at": at, "state": "held"} for file in found]
-    connection.execute(quarantine.insert(), rows)
+    for file in found:
+        connection.execute(quarantine.insert().values(**asdict(file), **known, created_at=at, state="held"))
 
 
-def supersede(connection: sa.Connection, read_id: str, at: str) -> None:
-    """Ends what earlier reads of the source set aside, where this one read everything anew."""
-    read = connection.execute(sa.select(reads).where(reads.c.read_id == read_id)).mappings().one()
-    if read["base"] is None:
-        mine = [quarantine.c.pipeline == read["pipeline"], quarantine.c.source == read["source"]]
-        _end(connection, [*mine, quarantine.c.read_id != read_id], "superseded", read["run_id"], at)
+def supersede(connection: sa.Connection, read: Read, run_id: str, at: str) -> None:
+    """Ends what earlier reads of the source set aside: this one has read everything anew."""
+    others = [quarantine.c.pipeline == read.pipeline, quarantine.c.source == read.source]
+    _end(connection, [*others, quarantine.c.read_id != read.read_id], "superseded", run_id, at)
 
 
 def replay(connection: sa.Connection, left: Mapping[str, File | None], run_id: str, at: str) -> None:

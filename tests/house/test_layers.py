@@ -24,6 +24,7 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report",),
+    ("quarantine",),
     ("run", "inspection", "ingestion", "validation", "history"),
     ("stages",),
     ("outcome",),

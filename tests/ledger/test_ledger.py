@@ -29,7 +29,7 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "reading": lambda book: book.reading("read1", {"seal": 9}, ()),
     "add_piece": lambda book: book.add_piece("read1", piece_of(9, "x")),
     "landed": lambda book: book.landed(read_of(state="landed")),
-    "judged": lambda book: book.judged(read_of(state="accepted"), quarantined=[FILE]),
+    "judged": lambda book: book.judged(read_of(state="accepted"), "run1", quarantined=[FILE]),
     "drop_quarantined": lambda book: book.drop_quarantined(["x"]),
     "forget_pieces": lambda book: book.forget_pieces("p", keep=()),
     "forget_tables": lambda book: book.forget_tables(["read1"]),

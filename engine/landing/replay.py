@@ -1,0 +1,89 @@
+"""Rows in quarantine as a source: taken back into the table that they were kept from, as they are or mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from engine.landing import files, quarantine
+from engine.ledger import File, Quarantined
+from engine.sources import Chunk, Reading, Request, Span, plain
+
+_MOST_SPANS = 100_000
+ID = "quarantine_id"  # the column of mended rows that says which rows they are
+
+
+@dataclass
+class Replay:
+    """Files of a source's quarantine, read as a source.
+
+    Attributes:
+        root: the folder that the files' paths start from.
+        mended: a Parquet file of rows of the table to take in their place, each with its `ID` in the last column; the
+            others stay in quarantine. None: all rows, as they are.
+    """
+
+    name: str
+    root: Path
+    entries: Sequence[Quarantined]
+    mended: Path | None = None
+    kind: str = field(default="quarantine", init=False)
+    location: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.location = f"the quarantine of {self.name}"
+
+    def open(self, request: Request) -> AbstractContextManager[Reading]:  # noqa: ARG002 - each reads anew
+        """See `engine.sources.Source.open`."""
+        return plain(self.chunks)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """See `engine.sources.Reading.chunks`."""
+        for number, entry in enumerate(self.entries):
+            path = self.root / entry.file.path
+            frame = quarantine.without_reasons(path)
+            if self.mended is not None:
+                rows = files.scan(self.mended)
+                frame = self._reasons(path).select("id").join(
+                    rows, left_on="id", right_on=rows.collect_schema().names()[-1], maintain_order="left"
+                ).drop("id")  # fmt: skip
+            yield Chunk(number, f"{self.location}, {entry.file.path}", frame, open_schema=True, spans=self._spans(path))
+
+    def left(self, folder: Path) -> dict[str, File | None]:
+        """What stays in quarantine of each file, in new files in ``folder``; None: nothing."""
+        left: dict[str, File | None] = {}
+        for entry in self.entries:
+            path = self.root / entry.file.path
+            rows = self._taken(path).select(pl.col("at")).collect()["at"]
+            if rows.len() == entry.file.rows:
+                left[entry.file.path] = None
+            elif rows.len():
+                left[entry.file.path] = files.seal(files.without(path, rows, folder), self.root)
+        return left
+
+    def _reasons(self, path: Path) -> pl.LazyFrame:
+        return files.scan(path).select(quarantine.reasons_of(path)).unnest(quarantine.reasons_of(path))
+
+    def _taken(self, path: Path) -> pl.LazyFrame:
+        """The reasons of the rows that are taken, with their number in the file, ``at``."""
+        reasons = self._reasons(path).with_row_index("at")
+        if self.mended is None:
+            return reasons
+        rows = files.scan(self.mended)
+        ids = rows.select(pl.col(rows.collect_schema().names()[-1]).alias("id"))
+        return reasons.join(ids, on="id", how="semi", maintain_order="left")
+
+    def _spans(self, path: Path) -> list[Span]:
+        """Where the rows that are taken came from at first."""
+        places = self._taken(path).select("origin", "row").with_row_index("at").collect()
+        step = pl.struct("origin", (pl.col("row") - pl.col("at")).alias("offset"))
+        runs = places.group_by(step.rle_id().alias("run"), maintain_order=True).agg(
+            pl.col("origin").first(), pl.col("row").first(), pl.len()
+        )
+        if runs.height > _MOST_SPANS:
+            return [Span(self.location, None, places.height)]
+        return [Span(origin or "", row, rows) for _, origin, row, rows in runs.iter_rows()]
