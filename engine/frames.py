@@ -2,13 +2,92 @@
 
 from __future__ import annotations
 
+import glob
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from engine.errors import DataError, UsageError
+
+
+@contextmanager
+def opened(data: Any, spill: Path | None = None) -> Iterator[pl.LazyFrame]:
+    """``data`` as a lazy frame that can be scanned repeatedly while the context lasts.
+
+    Args:
+        data: what `to_lazy` takes; the path of a Parquet file, of a folder of such or a glob (also ``s3://…``); or
+            anything with an Arrow stream, which is written to disk as it comes, since it can be read only once.
+        spill: the folder for that; None is one of the system's temporary folders.
+
+    Raises:
+        UsageError, DataError: as `to_lazy`.
+    """
+    if isinstance(data, str | Path):
+        yield scan(data)
+    elif isinstance(data, pa.RecordBatchReader) or (hasattr(data, "__arrow_c_stream__") and not _is_frame(data)):
+        if spill is not None:
+            spill.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="maestro-stream-", dir=spill) as folder:
+            yield _spooled(data, Path(folder) / "stream.parquet")
+    else:
+        yield to_lazy(data)
+
+
+def scan(path: str | Path) -> pl.LazyFrame:
+    """The rows of a Parquet file, or of all such files of a folder or a glob in the order of their names.
+
+    Files that differ have all columns of any of them, each in a type that holds the values of all; absent ones are
+    null.
+
+    Raises:
+        DataError: there is no such file, or types have no common one.
+    """
+    text = str(path)
+    if "://" in text:
+        return pl.scan_parquet(text, missing_columns="insert", extra_columns="ignore")
+    folder = Path(text)
+    found = sorted(folder.rglob("*.parquet")) if folder.is_dir() else [folder] if folder.exists() else []
+    found = found or sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207 - absolute patterns too
+    if not found:
+        raise DataError(
+            f"there is no Parquet file {text}",
+            code="data.no_file",
+            allowed="a Parquet file, a folder of such, or a glob",
+            fix="correct the path",
+        )
+    try:
+        frames = [pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in found]
+        schemas = [frame.collect_schema() for frame in frames]
+        if all(schema == schemas[0] for schema in schemas):
+            return pl.scan_parquet(found, hive_partitioning=False, glob=False)
+        whole = pl.concat(frames, how="diagonal_relaxed")
+        whole.collect_schema()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise DataError(
+            f"{text} could not be read: {str(error).splitlines()[0]}",
+            code="data.unreadable",
+            fix="check the files, or cast them to common types",
+        ) from None
+    return whole
+
+
+def _spooled(stream: Any, path: Path) -> pl.LazyFrame:
+    reader = pa.RecordBatchReader.from_stream(stream)
+    with pq.ParquetWriter(path, reader.schema, compression="lz4") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+    return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+
+
+def _is_frame(data: Any) -> bool:
+    return isinstance(data, pl.DataFrame | pl.LazyFrame | pa.Table | pa.RecordBatch) or is_pandas(data)
 
 
 def to_lazy(data: Any) -> pl.LazyFrame:
@@ -40,7 +119,9 @@ def to_lazy(data: Any) -> pl.LazyFrame:
                 fix="rename one of them",
             )
         try:
-            return pl.from_pandas(data).lazy()
+            frame = pl.from_pandas(data)
+            empty = [str(c) for c in data.columns if data[c].dtype == object and not data[c].notna().any()]
+            return frame.with_columns(column(name).cast(pl.Null) for name in empty).lazy()
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise DataError(
                 f"a pandas column cannot be read: {error}",

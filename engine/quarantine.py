@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from engine.checks.aside import struct_name
 from engine.errors import UsageError, nearest
 from engine.history import opened
 from engine.landing import files, mending, quarantine
@@ -90,8 +91,8 @@ def rows(pipeline: Pipeline, *, source: str, run: str | None = None, check: str 
 
 
 def _together(paths: Sequence[Path]) -> pl.LazyFrame:
-    own = dict.fromkeys(name for path in paths for name in [*files.schema(path)][:-1])
-    reasons = quarantine.reasons_name(own)
+    own = [name for path in paths for name in [*files.schema(path)][:-1]]
+    reasons = struct_name(own)
     frames = [files.scan(path).rename({quarantine.reasons_of(path): reasons}) for path in paths]
     return pl.concat(frames, how="diagonal_relaxed").select(pl.exclude(reasons), pl.col(reasons))
 

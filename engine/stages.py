@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import polars as pl
 
+from engine.checks.aside import Quarantine
 from engine.landing import Aside, LandedTable, Replay, Rows, files, land, quarantine
 from engine.ledger import File, make_folder
 from engine.outcome import Balance, Carried, SourceReport
@@ -142,16 +143,13 @@ def judge(
         return _judged(source, table, table, balance=_Sums(table, newness).balance())
     progress.step("check", source.name)
     rows = table.rows(newness.new)
-    path = files.new_path(aside.folder, "checks") if aside.folder and suite.sets_aside else None
-    if path:
-        make_folder(path.parent)
+    path = files.new_path(make_folder(aside.folder), "checks") if aside.folder and suite.sets_aside else None
     found = suite.judge(
         rows.scan(),
         scope="all" if newness.new is None else "rows",
         origins=rows.origins(),
         references={name: tables[name].scan() for name in suite.references},
-        quarantine=path,
-        run_id=aside.run,
+        quarantine=Quarantine(path, aside.run, aside.read) if path else None,
     )
     left = rows.without(found.removed, folder)
     sums = _Sums(table, newness, rows, found, path)

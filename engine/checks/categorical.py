@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.checks.check import Check, Found, Measures, share
+from engine.checks.check import Found, Measures, RowWise, share
 from engine.checks.numbers import exact, limits, nearest_float
-from engine.checks.result import Result, json_ready
+from engine.checks.result import json_ready
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Categorical(Check):
+class Categorical(RowWise):
     """Every non-null value is one of ``allowed``, compared exactly.
 
     1 and 1.0 are the same number; the text ``"1"``, the number 1 and ``true`` are three different values, so a
@@ -38,25 +38,26 @@ class Categorical(Check):
         return f"{self.column} one of {shown}{', …' if len(self.allowed) > _SHOWN else ''}"
 
     def measures(self, table: Table) -> Measures:
-        return Measures(violation=self._invalid(table))
+        return replace(super().measures(table), frequent=self.columns[0])
 
-    def judge(self, found: Found, table: Table) -> Result:
-        name = self.columns[0]
-        frequent = table.most_frequent(name, self._invalid(table), _SHOWN) if found.failed else []
-        details = {
+    def says(self, found: Found) -> str:
+        return f"{share(found.failed, found.judged)} values outside the allowed {len(self.allowed)}"
+
+    def details(self, found: Found, table: Table) -> dict[str, Any]:  # noqa: ARG002
+        return {
             "allowed_values": list(self.allowed),
-            "invalid_values": [{"value": value, "count": count} for value, count in frequent],
-            "failed_fraction": found.failed / table.rows if table.rows else 0.0,
+            "invalid_values": [{"value": value, "count": count} for value, count in found.frequent[:_SHOWN]],
         }
-        message = f"{self.column}: {share(found.failed, table.rows)} values outside the allowed {len(self.allowed)}"
-        if not found.failed:
-            return self.result(True, message, details)
-        message += "; most frequent: " + ", ".join(f"{json_ready(v)!r} ({n:,})" for v, n in frequent[:3])
-        if not _like(self.allowed, table.schema[name]):
-            message += f"; the column is {table.schema[name]}, which none of the allowed values is"
-        return self.result(False, message, details, failed_records=found.failed, sample=found.sample)
 
-    def _invalid(self, table: Table) -> pl.Expr:
+    def explanation(self, details: Mapping[str, Any], table: Table) -> str:
+        frequent = [(json_ready(invalid["value"]), invalid["count"]) for invalid in details["invalid_values"][:3]]
+        said = "; most frequent: " + ", ".join(f"{value!r} ({count:,})" for value, count in frequent)
+        dtype = table.schema[self.columns[0]]
+        if not _like(self.allowed, dtype):
+            said += f"; the column is {dtype}, which none of the allowed values is"
+        return said
+
+    def violation(self, table: Table) -> pl.Expr:
         import polars as pl
 
         name = self.columns[0]

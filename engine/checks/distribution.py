@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.checks.check import CannotRun, Check, Found, Measures
+from engine.checks.check import Aggregate, CannotRun, Check, Found, Measures
 from engine.checks.result import Result
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ class Distribution(Check):
         dtype = table.schema[name]
         if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
             raise CannotRun(f"the column {name!r} is {dtype}, which has no mean")
-        return Measures({"mean": table.known(name).cast(pl.Float64).mean()})
+        values = table.known(name).cast(pl.Float64)
+        return Measures({"sum": Aggregate(values.sum(), "sum"), "count": Aggregate(values.count(), "sum")})
 
     def judge(self, found: Found, table: Table) -> Result:  # noqa: ARG002
-        mean = found.values["mean"]
+        count = found.values["count"]
+        mean = found.values["sum"] / count if count else None
         deviation = None if mean is None else abs(mean - self.expected_mean) / (abs(self.expected_mean) or 1.0)
         details: dict[str, Any] = {
             "expected_mean": self.expected_mean,

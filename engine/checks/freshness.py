@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.checks.check import CannotRun, Check, Found, Measures
+from engine.checks.check import Aggregate, CannotRun, Check, Found, Measures
 from engine.checks.result import Result
 from engine.types import iso
 
@@ -35,7 +35,13 @@ class Freshness(Check):
         moment = table.moment(self.columns[0])
         future = moment > pl.lit(table.as_of + _TOLERATED)
         unreadable = table.unreadable(self.columns[0])
-        return Measures({"latest": moment.max(), "future": future.sum(), "unreadable": unreadable.sum()})
+        return Measures(
+            {
+                "latest": Aggregate(moment.max(), "max"),
+                "future": Aggregate(future.sum(), "sum"),
+                "unreadable": Aggregate(unreadable.sum(), "sum"),
+            }
+        )
 
     def judge(self, found: Found, table: Table) -> Result:
         latest, future, unreadable = (found.values[name] for name in ("latest", "future", "unreadable"))

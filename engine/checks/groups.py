@@ -1,14 +1,9 @@
-"""Exact counts of equal values in bounded memory.
-
-Polars streams the columns, DuckDB groups them and spills. Most keys are unique, though, and 64-bit hashes prove it
-several times faster: equal values have equal hashes, so only rows whose hash occurs twice need grouping. Where
-the hashes do not fit into the memory limit, or do not narrow the rows down, all rows are grouped.
-"""
+"""Exact counts of equal values in bounded memory: DuckDB groups them and spills."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +14,10 @@ import polars as pl
 import pyarrow as pa
 
 from engine import duck
-from engine.errors import DataError, UsageError, is_interrupt
+from engine.errors import DataError, is_interrupt
 
-_BATCH_ROWS = 100_000
-_HASHED_ROW_BYTES = 24  # a hash, its sorted copy, and what comparing neighbours takes
-_WORTH_FILTERING = 0.1  # suspect hashes per row
-_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+POSITION = "position"
+_AT_ONCE = 500_000  # rows that are grouped in memory
 
 
 class Group(NamedTuple):
@@ -37,86 +30,89 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Repeated:
-    """Values that occur twice or more: how many distinct ones, in how many rows, and those that begin first."""
+    """Values that occur twice or more: how many distinct ones, in how many rows, and those that begin first, each with
+    the last of its rows."""
 
     values: int
     rows: int
-    earliest: tuple[Group, ...]
+    earliest: tuple[tuple[Group, Mapping[str, Any]], ...]
 
 
 class Groups:
-    """Counts groups of equal values through one DuckDB connection, opened when it is first needed.
+    """Counts groups of equal values; one DuckDB connection, opened when it is first needed.
 
-    The frames it takes have a column ``position`` that numbers the rows; their other columns together are the
-    value, made comparable by `comparable`. Rows with a null in the value are left out.
+    The frames it takes have a column `POSITION` that numbers the rows; their other columns together are the value, made
+    comparable by `comparable`, and never null.
     """
 
-    def __init__(self, position: str, memory_limit: str, spill: Path | None = None) -> None:
-        self._position = position
+    def __init__(self, memory_limit: str, spill: Path | None = None) -> None:
         self._memory_limit = memory_limit
         self._spill = spill
-        self._budget = _bytes(memory_limit)
 
     @cached_property
-    def _connection(self) -> duckdb.DuckDBPyConnection:
+    def connection(self) -> duckdb.DuckDBPyConnection:
         return duck.connect(self._memory_limit, self._spill)
 
     def close(self) -> None:
         """Give back the memory, and what was spilled."""
-        if "_connection" in self.__dict__:
-            self._connection.close()
+        if "connection" in self.__dict__:
+            self.connection.close()
 
-    def repeated(self, rows: pl.LazyFrame, count: int, few: int) -> Repeated:
-        """The values that stand in more than one row; of these, the ``few`` that begin first.
-
-        Args:
-            rows: the values.
-            count: how many rows there are.
-            few: how many groups to give back.
-        """
-        if count * _HASHED_ROW_BYTES <= self._budget:
-            value = pl.struct(pl.exclude(self._position))
-            rows = rows.filter(pl.all_horizontal(pl.exclude(self._position).is_not_null()))
-            suspects = _repeated_hashes(rows.select(value.hash().alias("hash")))
-            if not len(suspects):
-                return Repeated(0, 0, ())
-            if len(suspects) <= count * _WORTH_FILTERING:
-                rows = rows.filter(value.hash().is_in(suspects.implode()))
-        self._execute(f"CREATE OR REPLACE TEMP TABLE repeated AS {self._grouped(rows)} HAVING n > 1", rows)
-        [(values, involved)] = self._execute("SELECT count(*), coalesce(sum(n), 0)::BIGINT FROM repeated")
-        earliest = self._execute(f"SELECT first, last, n FROM repeated ORDER BY first LIMIT {few}")
-        return Repeated(values, involved, tuple(Group(*group) for group in earliest))
-
-    def most_frequent(self, rows: pl.LazyFrame, few: int) -> list[Group]:
-        """The ``few`` values that stand in the most rows, most frequent first, ties by value."""
-        values = ", ".join(self._values(rows))
-        found = self._execute(f"{self._grouped(rows)} ORDER BY n DESC, {values} LIMIT {few}", rows)
-        return [Group(*group) for group in found]
-
-    def _values(self, rows: pl.LazyFrame) -> list[str]:
-        return [duck.identifier(name) for name in rows.collect_schema().names() if name != self._position]
-
-    def _grouped(self, rows: pl.LazyFrame) -> str:
-        position, values = duck.identifier(self._position), self._values(rows)
-        return (
-            f"SELECT min({position}) AS first, max({position}) AS last, count(*) AS n FROM rows "
-            f"WHERE {' AND '.join(f'{value} IS NOT NULL' for value in values)} GROUP BY {', '.join(values)}"
+    def repeated(self, batches: Iterator[pl.DataFrame], few: int) -> tuple[int, int, list[Group]]:
+        """The values that stand in more than one row: how many, in how many rows, and the ``few`` that begin first."""
+        held: list[pl.DataFrame] = []
+        for batch in batches:
+            held.append(batch)
+            if sum(b.height for b in held) > _AT_ONCE:
+                return self._repeated_spilling(_chained(held, batches), few)
+        if not held:
+            return 0, 0, []
+        rows = pl.concat(held)
+        parts = [name for name in rows.columns if name != POSITION]
+        groups = (
+            rows.lazy()
+            .group_by(parts)
+            .agg(first=pl.col(POSITION).min(), last=pl.col(POSITION).max(), n=pl.len())
+            .filter(pl.col("n") > 1)
+            .select("first", "last", "n")
+            .collect(engine="in-memory")
         )
+        earliest = groups.sort("first").head(few)
+        return groups.height, int(groups["n"].sum()), [Group(*row) for row in earliest.rows()]
 
-    def _execute(self, sql: str, rows: pl.LazyFrame | None = None) -> list[tuple[Any, ...]]:
+    def _repeated_spilling(self, batches: Iterator[pl.DataFrame], few: int) -> tuple[int, int, list[Group]]:
+        first = next(batches)
+        values = ", ".join(duck.identifier(name) for name in first.columns if name != POSITION)
+        self._execute(
+            f"CREATE OR REPLACE TEMP TABLE repeated AS SELECT min({POSITION}) AS first, max({POSITION}) AS last, "
+            f"count(*) AS n FROM rows GROUP BY {values} HAVING n > 1",
+            reader(first, batches),
+        )
+        [(count, involved)] = self._execute("SELECT count(*), coalesce(sum(n), 0)::BIGINT FROM repeated")
+        earliest = self._execute(f"SELECT first, last, n FROM repeated ORDER BY first LIMIT {few}")
+        return count, involved, [Group(*group) for group in earliest]
+
+    def _execute(self, sql: str, rows: pa.RecordBatchReader | None = None) -> list[tuple[Any, ...]]:
         """The answer to ``sql``, in which ``rows`` names the frame."""
-        try:
+        with counting():
             if rows is not None:
-                self._connection.register("rows", _reader(rows))
-            return self._connection.execute(sql).fetchall()
-        except duckdb.Error as error:
-            if is_interrupt(error):
-                raise KeyboardInterrupt from None
-            raise DataError(
-                f"equal values could not be counted: {str(error).splitlines()[0]}",
-                code="data.uncountable",
-                fix="raise the memory limit, or make room where temporary files go",
-            ) from error
+                self.connection.register("rows", rows)
+            return self.connection.execute(sql).fetchall()
+
+
+@contextmanager
+def counting() -> Iterator[None]:
+    """Turns DuckDB's errors into the engine's."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
+        raise DataError(
+            f"equal values could not be counted: {str(error).splitlines()[0]}",
+            code="data.uncountable",
+            fix="raise the memory limit, or make room where temporary files go",
+        ) from error
 
 
 def comparable(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
@@ -141,35 +137,23 @@ def comparable(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     return expr
 
 
-def _repeated_hashes(hashes: pl.LazyFrame) -> pl.Series:
-    """The hashes that occur more than once, each once."""
-    ordered = hashes.collect(engine="streaming").to_series().sort()
-    return ordered.filter(ordered == ordered.shift(1)).unique()
-
-
-def _bytes(memory_limit: str) -> int:
-    """``512MiB`` as a number of bytes."""
-    match = re.fullmatch(rf"([1-9][0-9]*)({'|'.join(_UNITS)})", memory_limit)
-    if match is None:
-        raise UsageError(
-            f"{memory_limit!r} is not an amount of memory",
-            code="checks.memory_limit",
-            allowed=f"a whole number and one of {', '.join(_UNITS)}",
-            fix="write for example 512MiB",
-        )
-    return int(match[1]) * _UNITS[match[2]]
-
-
 def _instance(dtype: Any) -> pl.DataType:
     return cast(pl.DataType, dtype() if isinstance(dtype, type) else dtype)
 
 
-def _reader(rows: pl.LazyFrame) -> pa.RecordBatchReader:
-    """The rows as Arrow batches, computed while they are read."""
-    schema = pl.DataFrame(schema=rows.collect_schema()).to_arrow().schema
+def reader(first: pl.DataFrame, others: Iterable[pl.DataFrame]) -> pa.RecordBatchReader:
+    """Frames of one schema as Arrow batches, computed while they are read."""
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for frame in rows.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=False, engine="streaming"):
+        yield from first.to_arrow().to_batches()
+        for frame in others:
             yield from frame.to_arrow().to_batches()
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    return pa.RecordBatchReader.from_batches(first.head(0).to_arrow().schema, batches())
+
+
+def _chained(held: list[pl.DataFrame], others: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Frames held so far, each given up as it is handed on, then the others."""
+    while held:
+        yield held.pop(0)
+    yield from others

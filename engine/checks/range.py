@@ -8,12 +8,14 @@ from datetime import date, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engine.checks.check import CannotRun, Check, Found, Measures, share
+from engine.checks.check import Aggregate, CannotRun, Found, RowWise, share
 from engine.checks.numbers import exact, limits, nearest_float
-from engine.checks.result import Result, json_ready
+from engine.checks.result import json_ready
 from engine.types import epoch_microseconds, parse_moment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
 
     from engine.checks.table import Table
@@ -24,7 +26,7 @@ _MICROSECONDS_A_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
-class Range(Check):
+class Range(RowWise):
     """``low <= value <= high`` for every non-null value; a bound of None is an open end.
 
     Compared exactly, without a detour over floats: a bound of 0.5 on whole numbers, whole numbers beyond 2^53 and
@@ -42,45 +44,51 @@ class Range(Check):
     def description(self) -> str:
         return f"{self.column} in {self._interval}"
 
-    def measures(self, table: Table) -> Measures:
+    def violation(self, table: Table) -> pl.Expr:
         name = self.columns[0]
-        dtype = table.schema[name]
-        moments = any(isinstance(b, str | date) for b in (self.low, self.high))
-        if moments and any(isinstance(b, int | float) for b in (self.low, self.high)):
-            raise CannotRun(f"the range {self._interval} mixes a number and a moment")
-        if moments:
-            values, violation, unreadable = self._moments(table, name)
-            return Measures(
-                {
-                    "min": values.min(),
-                    "max": values.max(),
-                    "unreadable": unreadable.sum(),
-                    "known": values.count(),
-                },
-                violation | unreadable,
-            )
-        values = table.known(name)
-        violation = self._numbers(values, dtype)
-        return Measures({"min": values.min(), "max": values.max()}, violation)
+        if self._of_moments:
+            _, violation, unreadable = self._moments(table, name)
+            return violation | unreadable
+        return self._numbers(table.known(name), table.schema[name])
 
-    def judge(self, found: Found, table: Table) -> Result:
-        unreadable = found.values.get("unreadable", 0)
+    def values(self, table: Table) -> Mapping[str, Aggregate]:
+        name = self.columns[0]
+        if not self._of_moments:
+            values = table.known(name)
+            return {"min": Aggregate(values.min(), "min"), "max": Aggregate(values.max(), "max")}
+        values, _, unreadable = self._moments(table, name)
+        return {
+            "min": Aggregate(values.min(), "min"),
+            "max": Aggregate(values.max(), "max"),
+            "unreadable": Aggregate(unreadable.sum(), "sum"),
+            "known": Aggregate(values.count(), "sum"),
+        }
+
+    def says(self, found: Found) -> str:
+        said = f"{share(found.failed, found.judged)} values outside {self._interval}"
+        unreadable = found.values.get("unreadable")
+        return f"{said}, {unreadable:,} of them no date or timestamp" if unreadable else said
+
+    def details(self, found: Found, table: Table) -> dict[str, Any]:  # noqa: ARG002
+        unreadable = found.values.get("unreadable")
         if unreadable and not found.values["known"]:
             raise CannotRun(f"no text in the column {self.column!r} is an ISO 8601 date or timestamp")
         details: dict[str, Any] = {
             "expected_range": [self.low, self.high],
             "actual_range": [found.values["min"], found.values["max"]],
-            "failed_fraction": found.failed / table.rows if table.rows else 0.0,
         }
-        message = f"{self.column}: {share(found.failed, table.rows)} values outside {self._interval}"
-        if unreadable:
-            details["unreadable"] = unreadable
-            message += f", {unreadable:,} of them no date or timestamp"
-        if not found.failed:
-            return self.result(True, message, details)
+        return details | {"unreadable": unreadable} if unreadable else details
+
+    def explanation(self, details: Mapping[str, Any], table: Table) -> str:  # noqa: ARG002
         low, high = (json_ready(value) for value in details["actual_range"])
-        message += f"; values run from {low} to {high}"
-        return self.result(False, message, details, failed_records=found.failed, sample=found.sample)
+        return f"; values run from {low} to {high}"
+
+    @property
+    def _of_moments(self) -> bool:
+        moments = any(isinstance(b, str | date) for b in (self.low, self.high))
+        if moments and any(isinstance(b, int | float) for b in (self.low, self.high)):
+            raise CannotRun(f"the range {self._interval} mixes a number and a moment")
+        return moments
 
     @property
     def _interval(self) -> str:
@@ -91,7 +99,7 @@ class Range(Check):
         import polars as pl
 
         low, high = self.low, self.high
-        assert not isinstance(low, str | date)  # noqa: S101 - `measures` has seen to it
+        assert not isinstance(low, str | date)  # noqa: S101 - `_of_moments` has seen to it
         assert not isinstance(high, str | date)  # noqa: S101
         if dtype == pl.Null:
             return pl.lit(False)
@@ -129,7 +137,7 @@ class Range(Check):
 
 
 def _moment(bound: Bound) -> datetime:
-    assert isinstance(bound, str | date)  # noqa: S101 - `measures` has seen to it
+    assert isinstance(bound, str | date)  # noqa: S101 - `_of_moments` has seen to it
     return parse_moment(bound)
 
 

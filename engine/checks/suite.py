@@ -2,80 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from engine.checks.categorical import Categorical
-from engine.checks.check import CannotRun, Check, Measures
-from engine.checks.completeness import Completeness
-from engine.checks.distribution import Distribution
-from engine.checks.freshness import Freshness
-from engine.checks.range import Range
+from engine.checks.check import CannotRun, Check, Found, Measures, RowWise
+from engine.checks.declared import Declared
+from engine.checks.foreign_key import ForeignKey
+from engine.checks.pattern import Pattern, regex_fault
 from engine.checks.result import Report, Result
-from engine.checks.row_count import RowCount
-from engine.checks.schema import Schema
 from engine.checks.uniqueness import Uniqueness
+from engine.errors import ConfigError, Problem, UsageError
 from engine.spec import ValidationSpec
-from engine.types import DEFAULT_MEMORY_LIMIT, Severity, parse_moment
+from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from engine.checks.aside import Quarantine
     from engine.checks.table import Table
 
 SAMPLE_SIZE = 5
-_DEFAULTS = {
-    "schema": Severity.ERROR,
-    "completeness": Severity.ERROR,
-    "uniqueness": Severity.ERROR,
-    "range": Severity.WARNING,
-    "categorical": Severity.ERROR,
-    "freshness": Severity.WARNING,
-    "distribution": Severity.WARNING,
-    "row_count": Severity.ERROR,
-}
+Scope = Literal["all", "rows", "table"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What checks of one scope found.
+
+    Attributes:
+        results: by number of the check.
+        rows: how many were judged.
+        removed: Boolean, for each of them in order: whether it was quarantined or dropped; None: none was.
+    """
+
+    results: Mapping[int, Result]
+    rows: int
+    removed: pl.Series | None = None
+    quarantined: int = 0
+    dropped: int = 0
 
 
 class Suite:
-    """The checks that a `ValidationSpec` declares.
+    """The checks that a table must pass.
+
+    ``Suite({"required_columns": ["user_id"], "range_constraints": {"score": [0, 100]}}).validate(frame)``
 
     Args:
-        spec: what must hold.
+        spec: what must hold: a `ValidationSpec`, or a dict with the keys of the pipeline file's ``validation`` section.
         key_columns: columns that name a row to people; shown with each failing row where the table has them.
         as_of: the moment that ages are measured from; None is the moment of each `validate`.
-        memory_limit: for counting equal values, such as ``512MiB``; more is spilled to disk.
+        memory_limit: for what grows with the table, such as ``512MiB``; more is spilled to disk.
         spill: the folder for what does not fit into it; None is one of the system's temporary folders.
         sample_size: how many failing rows each result shows.
+        base: the folder in which modules of custom functions are looked for first.
 
     Attributes:
         checks: what will be checked, in the order of the results.
+
+    Raises:
+        ConfigError: the declaration is not written as it must be.
     """
 
     def __init__(
         self,
-        spec: ValidationSpec,
+        spec: ValidationSpec | Mapping[str, Any],
         *,
         key_columns: Sequence[str] = (),
         as_of: datetime | None = None,
         memory_limit: str = DEFAULT_MEMORY_LIMIT,
         spill: Path | None = None,
         sample_size: int = SAMPLE_SIZE,
+        base: Path | None = None,
     ) -> None:
-        self.checks: tuple[Check, ...] = tuple(_checks(spec))
+        self.checks: tuple[Check, ...] = tuple(
+            Declared(spec if isinstance(spec, ValidationSpec) else _parsed(spec)).checks()
+        )
         self._key_columns = tuple(key_columns)
         self._as_of = None if as_of is None else parse_moment(as_of)
         self._memory_limit = memory_limit
+        self._budget = _bytes(memory_limit)
         self._spill = spill
         self._sample_size = sample_size
+        self._base = base
+        if problems := list(_pattern_problems(self.checks)):
+            raise ConfigError(problems)
 
-    def validate(self, data: Any, *, new: Any = None) -> Report:
-        """Check every row of ``data``: polars (eager or lazy), pyarrow or pandas.
+    @property
+    def references(self) -> frozenset[str]:
+        """The sources that foreign keys refer to."""
+        return frozenset(check.source for check in self.checks if isinstance(check, ForeignKey))
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether a check quarantines or drops rows."""
+        return any(isinstance(c, RowWise) and c.on_violation in ("quarantine", "drop") for c in self.checks)
+
+    def validate(self, data: Any, *, references: Mapping[str, Any] | None = None) -> Report:
+        """Check every row of ``data``: polars (eager or lazy), pyarrow, pandas, a Parquet path, or an Arrow stream.
+
+        Nothing is written or changed: ``on_violation`` decides only how severe a failure is.
 
         Args:
-            data: the whole table.
-            new: those of its rows that schema, completeness, ranges and categories are to judge; None: all. Uniqueness,
-                freshness, distribution and the number of rows judge the whole table.
+            references: source: its data, for foreign keys.
 
         A check that cannot run (its column is missing, or has a type it makes no sense on) is a failed ERROR in
         the report, not an exception.
@@ -84,49 +117,120 @@ class Suite:
             UsageError: ``data`` is no table.
             DataError: the data cannot be read.
         """
-        now = datetime.now(UTC)
-        scopes = [True, False] if new is not None else [None]
-        results: dict[int, Result] = {}
-        for scope in scopes:
-            numbers = [i for i, check in enumerate(self.checks) if scope in (None, check.whole_table)]
-            with closing(self._table(new if scope is False else data, now)) as table:
-                results |= self._results(table, numbers)
-        return Report(now, tuple(results[i] for i in range(len(self.checks))))
+        return self.report(self.judge(data, references=references))
 
-    def _table(self, data: Any, now: datetime) -> Table:
+    def filter(self, data: Any, *, references: Mapping[str, Any] | None = None) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+        """The rows that pass all row-wise checks and repeat no key, and the others with what they broke; both lazy.
+
+        The second frame has one more column, ``failed_checks`` (List(String), such as ``range.score``). Checks that
+        cannot run break no row; `validate` tells of them.
+
+        Raises:
+            UsageError, DataError: as `validate`.
+        """
+        from engine.checks.split import split
+        from engine.frames import scan, to_lazy
+
+        frame = scan(data) if isinstance(data, str | Path) else to_lazy(data)
+        table = self._table_of(frame, references=references)  # lives as long as the frames that ask it
+        asked, _ = self._asked(table, "all")
+        return split(table, list(asked.values()))
+
+    def judge(
+        self,
+        data: Any,
+        *,
+        scope: Scope = "all",
+        origins: pl.DataFrame | None = None,
+        references: Mapping[str, Any] | None = None,
+        quarantine: Quarantine | None = None,
+    ) -> Judgement:
+        """What the checks of a scope find; rows that they set aside are written, and marked in the answer.
+
+        Args:
+            data: as in `validate`.
+            scope: ``rows``: schema and row-wise checks; ``table``: uniqueness, freshness, row count, distribution,
+                which judge a table as a whole; ``all``: both, the latter without the rows that the former set aside.
+            origins: where rows came from: ``start`` (Int64, ascending: the number of a row), ``origin`` (String),
+                ``row`` (Int64, its record number in the origin, or null) and maybe ``read`` (String); rows in between
+                count on.
+            references: source: its data, for foreign keys.
+            quarantine: where quarantined rows go; None: nowhere, they are only marked.
+
+        Raises:
+            UsageError, DataError: as `validate`.
+        """
+        from engine.checks.aside import Aside
+        from engine.checks.scan import Scan
+
+        with self._table(data, origins=origins, references=references) as table:
+            asked, results = self._asked(table, scope)
+            scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None)
+            for i, found in scan.run().items():
+                results[i] = self._result(self.checks[i], found, table)
+            return Judgement(
+                results, table.rows + scan.quarantined + scan.dropped, table.removed, scan.quarantined, scan.dropped
+            )
+
+    def report(self, *judgements: Judgement) -> Report:
+        """All results of judgements that together cover every check."""
+        results = {i: result for judgement in judgements for i, result in judgement.results.items()}
+        return Report(datetime.now(UTC), tuple(results[i] for i in range(len(self.checks))))
+
+    @contextmanager
+    def _table(self, data: Any, **context: Any) -> Iterator[Table]:
+        from engine.frames import opened
+
+        with opened(data, self._spill) as frame, closing(self._table_of(frame, **context)) as table:
+            yield table
+
+    def _table_of(
+        self,
+        frame: pl.LazyFrame,
+        *,
+        origins: pl.DataFrame | None = None,
+        references: Mapping[str, Any] | None = None,
+    ) -> Table:
         from engine.checks.table import Table
         from engine.frames import to_lazy
 
         return Table(
-            to_lazy(data),
+            frame,
             self._key_columns,
-            self._as_of or now,
+            self._as_of or datetime.now(UTC),
             memory_limit=self._memory_limit,
+            budget=self._budget // 4 // max(1, sum(isinstance(check, Uniqueness) for check in self.checks)),
             spill=self._spill,
             sample_size=self._sample_size,
+            origins=origins,
+            references={name: to_lazy(other) for name, other in (references or {}).items()},
+            base=self._base,
         )
 
-    def _results(self, table: Table, numbers: Sequence[int]) -> dict[int, Result]:
-        """The results of some of the checks, by number."""
+    def _asked(self, table: Table, scope: Scope) -> tuple[dict[int, tuple[Check, Measures]], dict[int, Result]]:
+        """The checks of a scope with their measures, and the results of those that cannot run."""
+        asked: dict[int, tuple[Check, Measures]] = {}
         results: dict[int, Result] = {}
-        asked: dict[int, Measures] = {}
-        for i in numbers:
-            check = self.checks[i]
-            missing = [name for name in check.columns if name not in table.schema]
-            if missing:
-                results[i] = check.cannot_run(_absent(missing))
+        for i, check in enumerate(self.checks):
+            if scope != "all" and check.whole_table != (scope == "table"):
                 continue
+            missing = [name for name in check.columns if name not in table.schema]
             try:
-                asked[i] = check.measures(table)
+                if missing:
+                    raise CannotRun(_absent(missing))
+                asked[i] = check, check.measures(table)
             except CannotRun as reason:
                 results[i] = check.cannot_run(str(reason))
-        found = table.scan([(measures, self.checks[i].columns) for i, measures in asked.items()])
-        for i, answer in zip(asked, found, strict=True):
-            try:
-                results[i] = self.checks[i].judge(answer, table)
-            except CannotRun as reason:
-                results[i] = self.checks[i].cannot_run(str(reason))
-        return results
+        return asked, results
+
+    def _result(self, check: Check, found: Found, table: Table) -> Result:
+        for expression in (check.where, getattr(check, "sql", None), getattr(check, "function", None)):
+            if expression in table.faults:
+                return check.cannot_run(table.faults[expression])
+        try:
+            return check.judge(found, table)
+        except CannotRun as reason:
+            return check.cannot_run(str(reason))
 
 
 def _absent(missing: Sequence[str]) -> str:
@@ -134,29 +238,31 @@ def _absent(missing: Sequence[str]) -> str:
     return f"the column {names} is missing" if len(missing) == 1 else f"the columns {names} are missing"
 
 
-def _checks(spec: ValidationSpec) -> Iterator[Check]:
-    """One check per configured column or key, one for the schema, one for the number of rows."""
-    overrides = {entry: Severity(severity) for entry, severity in spec.severity.items()}
+def _parsed(config: Mapping[str, Any]) -> ValidationSpec:
+    from engine.config import parse_validation
 
-    def severity(family: str, column: str | None = None) -> Severity:
-        return overrides.get(f"{family}.{column}", overrides.get(family, _DEFAULTS[family]))
+    return parse_validation(config)
 
-    if spec.schema_:
-        columns = {name: overrides[f"schema.{name}"] for name in spec.schema_ if f"schema.{name}" in overrides}
-        mismatch = overrides.get("schema", Severity.WARNING)
-        yield Schema(None, severity("schema"), spec.schema_, mismatch, columns)
-    for name in spec.required_columns:
-        yield Completeness(name, severity("completeness", name), spec.max_null_percentage)
-    for key in spec.unique_columns:
-        parts = (key,) if isinstance(key, str) else tuple(key)
-        yield Uniqueness(",".join(parts), severity("uniqueness", ",".join(parts)), parts)
-    for name, (low, high) in spec.range_constraints.items():
-        yield Range(name, severity("range", name), low, high)
-    for name, allowed in spec.categorical_constraints.items():
-        yield Categorical(name, severity("categorical", name), allowed)
-    if spec.freshness:
-        name = spec.freshness.timestamp_column
-        yield Freshness(name, severity("freshness", name), spec.freshness.max_age_hours)
-    for name, expected in spec.distribution.items():
-        yield Distribution(name, severity("distribution", name), expected.expected_mean, expected.tolerance)
-    yield RowCount(None, severity("row_count"), spec.min_rows)
+
+def _pattern_problems(checks: Sequence[Check]) -> Iterator[Problem]:
+    for check in checks:
+        if isinstance(check, Pattern) and (fault := regex_fault(check.regex)):
+            message = f"{check.regex!r} is no regular expression: {fault}"
+            place = ("patterns", str(check.column))
+            yield Problem("config.pattern", message, place, allowed="Rust's syntax", fix="mend it; escape \\ in quotes")
+
+
+def _bytes(memory_limit: str) -> int:
+    """``512MiB`` as a number of bytes."""
+    match = re.fullmatch(rf"([1-9][0-9]*)({'|'.join(_UNITS)})", memory_limit)
+    if match is None:
+        raise UsageError(
+            f"{memory_limit!r} is not an amount of memory",
+            code="checks.memory_limit",
+            allowed=f"a whole number and one of {', '.join(_UNITS)}",
+            fix="write for example 512MiB",
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

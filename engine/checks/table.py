@@ -1,33 +1,53 @@
-"""A table under check: its columns as expressions, and the one scan that answers all measures."""
+"""A table under check: its columns as expressions, and its rows batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
-from engine.checks.check import CannotRun, Found, Measures
-from engine.checks.groups import Groups, Repeated, comparable
+from engine.checks.check import CannotRun, Check
+from engine.checks.functions import called, prove_row_wise
+from engine.checks.groups import POSITION, Groups, Repeated, comparable, counting, reader
+from engine.checks.keys import Keys, hash_of
+from engine.checks.marks import Marks
+from engine.checks.sql import Conditions
 from engine.errors import DataError
 from engine.frames import column
 from engine.moments import readable, to_moment
 
-_SAMPLED_TOGETHER = 50
+BATCH_ROWS = 200_000
+_BATCH_CELLS = 4_000_000  # of wide tables, a batch holds fewer rows
+_TRIED_ROWS = 1_000
+
+
+@dataclass
+class _Derived:
+    """Columns that are made of a batch before it is measured, by name."""
+
+    moments: dict[str, pl.Expr] = field(default_factory=dict)
+    previous: dict[str, tuple[pl.Expr, pl.DataType]] = field(default_factory=dict)
+    truths: dict[str, str] = field(default_factory=dict)  # of SQL conditions
+    calculated: dict[str, tuple[str, pl.Expr]] = field(default_factory=dict)  # of Python functions
+    absent: dict[str, Marks] = field(default_factory=dict)
 
 
 class Table:
     """Rows to be checked, not held in memory.
 
     Attributes:
-        frame: the rows; scanned once, and again only to count groups of equal values.
+        frame: the rows; scanned once, and columns that must be unique or refer to others once more.
         schema: its columns and their types.
         as_of: the moment that ages are measured from.
-        rows: how many there are; known after `scan`.
+        rows: how many there are that were not set aside; known after the scan.
         sample_size: how many failing rows to keep per check.
+        removed: whether each row was set aside; None: none was.
+        faults: SQL conditions and Python functions that failed on a value, and why.
     """
 
     def __init__(
@@ -37,25 +57,46 @@ class Table:
         as_of: datetime,
         *,
         memory_limit: str,
+        budget: int,
         spill: Path | None,
         sample_size: int,
+        origins: pl.DataFrame | None = None,
+        references: Mapping[str, pl.LazyFrame] | None = None,
+        base: Path | None = None,
     ) -> None:
         with readable_data():
-            self.schema = frame.collect_schema()
+            self.schema = dict(frame.collect_schema())
         self.frame = frame
         self.as_of = as_of
         self.rows = 0
         self.sample_size = sample_size
-        self.position = "row"
-        while self.position in self.schema:
-            self.position = f"_{self.position}"
-        self._groups = Groups(self.position, memory_limit, spill)
-        self._keys = [k for k in keys if k in self.schema]
-        self._moments: dict[str, pl.Expr] = {}
+        self.removed: pl.Series | None = None
+        self.faults: dict[str, str] = {}
+        self.key_columns = [k for k in keys if k in self.schema]
+        self.position, self.origin, self.origin_row = (self._unused(n) for n in ("row", "origin", "origin_row"))
+        self.groups = Groups(memory_limit, spill)
+        self.keys: dict[str, Keys] = {}
+        self._conditions = Conditions(self.schema, memory_limit)
+        self._budget, self._spill, self._base = budget, spill, base
+        self._origins = origins
+        self._references = dict(references or {})
+        self._derived = _Derived()
+        self._carried: dict[str, Any] = {}
+        self._tried: set[str] = set()
 
     def close(self) -> None:
         """Give back what counting equal values took."""
-        self._groups.close()
+        self.groups.close()
+        self._conditions.close()
+        for keys in self.keys.values():
+            keys.close()
+
+    def _unused(self, name: str) -> str:
+        while name in self.schema:
+            name = f"_{name}"
+        return name
+
+    # --- columns as expressions -------------------------------------------------------------------------------------
 
     def known(self, name: str) -> pl.Expr:
         """A column in which NaN is null.
@@ -77,96 +118,331 @@ class Table:
         dtype = self.schema[name]
         if not readable(dtype):
             raise CannotRun(f"the column {name!r} is {dtype}, which holds no points in time")
-        derived = f"moment of {name}"
-        while derived in self.schema:
-            derived = f"_{derived}"
-        self._moments[derived] = to_moment(column(name), dtype)
-        return pl.col(derived)
+        derived = self._unused(f"moment of {name}")
+        self._derived.moments[derived] = to_moment(column(name), dtype)
+        return column(derived)
 
     def unreadable(self, name: str) -> pl.Expr:
         """Whether a value is there that is no moment."""
         return column(name).is_not_null() & self.moment(name).is_null()
 
-    def rows_with(self, columns: Sequence[str]) -> pl.Expr:
-        """Position, key columns and ``columns`` of each row as one struct: what a sample shows."""
-        names = dict.fromkeys([*self._keys, *columns])
-        return pl.struct([pl.col(self.position), *map(column, names)])
+    def orderable(self, name: str) -> pl.Expr:
+        """A column in a form that can be carried from batch to batch: points in time and decimals as whole numbers."""
+        dtype = self.schema[name]
+        if dtype.is_temporal() or dtype.is_decimal():
+            return self.known(name).to_physical()
+        return self.known(name).cast(pl.String) if dtype in (pl.Categorical, pl.Enum) else self.known(name)
 
-    def scan(self, asked: Sequence[tuple[Measures, Sequence[str]]]) -> list[Found]:
-        """All measures of all checks, in one pass over just the columns they name.
+    def previous(self, name: str) -> pl.Expr:
+        """The last non-null value of a column before each row, as `orderable` has it; null before the first."""
+        derived = self._unused(f"previous {name}")
+        values = self.orderable(name)
+        dtype = pl.DataFrame(schema={name: self.schema[name]}).select(values).schema.dtypes()[0]
+        self._derived.previous[derived] = values, dtype
+        return column(derived)
 
-        Args:
-            asked: for each check its measures and the columns that its sample shows.
+    def condition(self, condition: str | None) -> pl.Expr | None:
+        """As `truth`; None for no condition."""
+        return None if condition is None else self.truth(condition)
+
+    def truth(self, condition: str) -> pl.Expr:
+        """Whether an SQL condition holds.
+
+        Raises:
+            CannotRun: it is no condition over the columns of a row.
         """
-        plan: dict[str, pl.Expr] = {"rows": pl.len()}
-        rows_of: dict[int, tuple[pl.Expr, Sequence[str]]] = {}
-        for i, (measures, columns) in enumerate(asked):
-            plan |= {f"{i} {name}": expr for name, expr in measures.values.items()}
-            if measures.violation is not None:
-                plan[f"{i} failed"] = measures.violation.sum()
-                rows_of[i] = (measures.violation, columns)
-        # The first failing rows come from queries beside the aggregates, over the same scan: as an aggregate they would
-        # hold whole columns in memory. Many checks would make that plan slow, so then only those that failed are asked.
-        together = len(rows_of) <= _SAMPLED_TOGETHER
+        try:
+            self._conditions.columns(condition)
+        except CannotRun as reason:
+            raise CannotRun(f"{condition!r}: {reason}") from None
+        derived = self._unused(f"whether {condition}")
+        self._derived.truths[condition] = derived
+        return column(derived)
+
+    def calculated(self, function: str) -> pl.Expr:
+        """The Boolean expression that a Python function ``module:name`` gives.
+
+        Raises:
+            CannotRun: there is no such function, or what it gives is no expression over columns that are there.
+        """
+        expr = called(function, self._base)
+        for name in expr.meta.root_names():
+            if name not in self.schema:
+                raise CannotRun(f"the column {name!r} is missing")
+        derived = self._unused(f"result of {function}")
+        self._derived.calculated[function] = derived, expr
+        return column(derived)
+
+    def absent(self, key: Sequence[str], source: str, to: Sequence[str]) -> pl.Expr:
+        """Whether a key (null if a part is null) stands nowhere in the columns ``to`` of another source.
+
+        Raises:
+            CannotRun: the source is not there, lacks a column, or holds values of another kind.
+        """
+        if source not in self._references:
+            raise CannotRun(f"the source {source!r} was not given (references=…)")
+        theirs = self._references[source]
         with readable_data():
-            frame = self.frame.with_row_index(self.position).with_columns(**self._moments)
-            samples = {i: self._sample(frame, *rows) for i, rows in rows_of.items()}
-            queries = [frame.select(**plan), *(samples.values() if together else ())]
-            answer, *found = pl.collect_all(queries, engine="streaming")
-            values = answer.row(0, named=True)
-            if not together:
-                samples = {i: query for i, query in samples.items() if values[f"{i} failed"]}
-                found = pl.collect_all(list(samples.values()), engine="streaming")
-        rows = {i: tuple(sample["row"].to_list()) for i, sample in zip(samples, found, strict=True)}
-        self.rows = values["rows"]
-        return [
-            Found(
-                values={name: values[f"{i} {name}"] for name in measures.values},
-                failed=values.get(f"{i} failed", 0),
-                sample=rows.get(i, ()),
+            schema = theirs.collect_schema()
+        for name in to:
+            if name not in schema:
+                raise CannotRun(f"the source {source!r} lacks the column {name!r}")
+        pairs = list(zip(key, to, strict=True))
+        for ours, other in pairs:
+            if _kind(self.schema[ours]) != _kind(schema[other]):
+                raise CannotRun(f"{ours!r} is {self.schema[ours]}, {source}.{other} is {schema[other]}")
+        derived = self._unused(f"whether {','.join(key)} is absent from {source}.{','.join(to)}")
+        if derived not in self._derived.absent:
+            self._derived.absent[derived] = self._find_absent(pairs, theirs, schema)
+        return column(derived)
+
+    def _find_absent(
+        self, pairs: Sequence[tuple[str, str]], theirs: pl.LazyFrame, schema: Mapping[str, pl.DataType]
+    ) -> Marks:
+        """The rows whose key the other source lacks, found by DuckDB, which spills."""
+
+        parts = {f"k{i}": (ours, self.schema[ours], other, schema[other]) for i, (ours, other) in enumerate(pairs)}
+        our_keys = {k: _linked(column(ours), dtype, other) for k, (ours, dtype, _, other) in parts.items()}
+        their_keys = {k: _linked(column(theirs), dtype, ours) for k, (_, ours, theirs, dtype) in parts.items()}
+        listed, on = ", ".join(parts), " AND ".join(f"known.{k} = ours.{k}" for k in parts)
+        marks = Marks()
+        with readable_data(), counting():
+            connection = self.groups.connection
+            connection.register("others", _keys(theirs, list(dict.fromkeys(b for _, b in pairs)), their_keys))
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE known AS SELECT DISTINCT {listed} FROM others")
+            connection.register("ours", _keys(self.frame, [ours for ours, _ in pairs], our_keys))
+            query = f"SELECT {POSITION} FROM ours WHERE NOT EXISTS (SELECT 1 FROM known WHERE {on})"
+            for batch in connection.sql(query).to_arrow_reader(100_000):
+                marks.add(cast(pl.DataFrame, pl.from_arrow(batch)).to_series())
+        return marks
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def needed(self, check: Check) -> set[str]:
+        """The columns that a check reads."""
+        names = set(check.columns)
+        for condition in (check.where, getattr(check, "sql", None)):
+            if condition is not None:
+                names.update(self._conditions.columns(condition))
+        if function := getattr(check, "function", None):
+            names.update(self._derived.calculated[function][1].meta.root_names())
+        return names
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The rows in order, with the number of the first of each batch."""
+        return _batches(self.frame, columns)
+
+    def derive(self, batch: pl.DataFrame, offset: int) -> pl.DataFrame:
+        """A batch with all columns that expressions of this table name; batches must come in order."""
+        made = self._derived
+        columns: list[pl.Series | pl.Expr] = [expr.alias(name) for name, expr in made.moments.items()]
+        for name, (values, dtype) in made.previous.items():
+            before = pl.lit(self._carried.get(name), dtype=dtype)
+            columns.append(values.forward_fill().shift(1).fill_null(before).alias(name))
+            last = batch.select(values.drop_nulls().last()).item()
+            self._carried[name] = self._carried.get(name) if last is None else last
+        columns += [marks.slice(offset, batch.height).alias(name) for name, marks in made.absent.items()]
+        columns += self._truths(batch, list(made.truths))
+        columns += [self._calculate(batch, function) for function in made.calculated]
+        return batch.with_columns(columns) if columns else batch
+
+    def derived_lazily(self) -> pl.LazyFrame:
+        """All rows with all columns that expressions of this table name."""
+        made, frame = self._derived, self.frame
+        if made.absent:
+            position = self._unused("position of the row")
+            frame = frame.with_row_index(position)
+            frame = frame.with_columns(
+                pl.col(position).map_batches(marks.of, return_dtype=pl.Boolean).alias(name)
+                for name, marks in made.absent.items()
             )
-            for i, (measures, _) in enumerate(asked)
-        ]
+        previous = {name: values.forward_fill().shift(1) for name, (values, _) in made.previous.items()}
+        frame = frame.with_columns(**made.moments, **previous, **dict(made.calculated.values()))
+        if not made.truths:
+            return frame
+        schema = dict(frame.collect_schema()) | dict.fromkeys(made.truths.values(), pl.Boolean())
+        return frame.map_batches(
+            lambda batch: batch.with_columns(self._truths(batch, list(made.truths))),
+            streamable=True,
+            schema=schema,
+        )
 
-    def _sample(self, frame: pl.LazyFrame, violation: pl.Expr, columns: Sequence[str]) -> pl.LazyFrame:
-        return frame.filter(violation).select(row=self.rows_with(columns)).head(self.sample_size)
+    def all_columns(self) -> list[pl.Expr]:
+        """The table's own columns."""
+        return [column(name) for name in self.schema]
 
-    def repeated(self, key: Sequence[str]) -> Repeated:
-        """The values of ``key`` that stand in more than one row; null and NaN are no values."""
+    def _truths(self, batch: pl.DataFrame, conditions: Sequence[str]) -> list[pl.Series]:
+        sound = [condition for condition in conditions if condition not in self.faults]
+        try:
+            found = dict(zip(sound, self._conditions.evaluate(batch, sound), strict=True)) if sound else {}
+        except CannotRun as reason:
+            if len(sound) > 1:  # each by itself, to tell which one
+                return [answer for condition in conditions for answer in self._truths(batch, [condition])]
+            self.faults[sound[0]], found = f"{sound[0]!r}: {reason}", {}
+        unknown = pl.Series([None], dtype=pl.Boolean).new_from_index(0, batch.height)
+        return [found.get(condition, unknown).alias(self._derived.truths[condition]) for condition in conditions]
+
+    def _calculate(self, batch: pl.DataFrame, function: str) -> pl.Series:
+        derived, expr = self._derived.calculated[function]
+        unknown = pl.Series(derived, [None], dtype=pl.Boolean).new_from_index(0, batch.height)
+        if function in self.faults:
+            return unknown
+        try:
+            found = batch.select(expr.alias(derived)).to_series()
+            if function not in self._tried:
+                self._tried.add(function)
+                prove_row_wise(expr, batch.head(_TRIED_ROWS))
+        except pl.exceptions.PolarsError as error:
+            self.faults[function] = f"{function}: {str(error).splitlines()[0]}"
+            return unknown
+        except CannotRun as reason:
+            self.faults[function] = f"{function}: {reason}"
+            return unknown
+        if found.dtype != pl.Boolean or len(found) != batch.height:
+            self.faults[function] = f"{function}: it gives {found.dtype}, not true or false for each row"
+            return unknown
+        return found
+
+    def key_parts(self, key: Sequence[str]) -> dict[str, pl.Expr]:
+        """The columns of a key in a form in which equal values are equal."""
+        return {str(i): comparable(column(name), self.schema[name]) for i, name in enumerate(key)}
+
+    def collect_keys(self, check: Check, key: Sequence[str], rows: pl.DataFrame) -> None:
+        """Takes note of the keys of some rows."""
+        keys = self.keys.setdefault(check.name, Keys(self._budget, self._spill))
+        values = rows.select(**self.key_parts(key)).drop_nulls()
+        if values.height:
+            keys.add(values)
+
+    def repeated(self, check: Check) -> Repeated:
+        """The values of a check's key that stand in more than one row; null and NaN are no values."""
+        keys = self.keys.get(check.name)
         with readable_data():
-            return self._groups.repeated(self._values(key), self.rows, self.sample_size)
+            suspects = keys.repeated() if keys else None
+            if keys is None or (suspects is not None and not len(suspects)):
+                return Repeated(0, 0, ())
+            keys.close()
+            batches = self._key_batches(check, suspects)
+            values, rows, earliest = self.groups.repeated(batches, self.sample_size)
+            batches.close()
+        shown = self.at([group.last for group in earliest], check.columns)
+        return Repeated(values, rows, tuple(zip(earliest, shown, strict=True)))
 
-    def most_frequent(self, name: str, where: pl.Expr, few: int) -> list[tuple[Any, int]]:
-        """The most frequent values of a column over the rows that ``where`` holds for, with their counts."""
-        with readable_data():
-            groups = self._groups.most_frequent(self._values([name], where), few)
-        rows = self.at([group.first for group in groups], [name])
-        return [(row[name], group.rows) for row, group in zip(rows, groups, strict=True)]
+    def _key_batches(self, check: Check, suspects: pl.Series | None) -> Any:
+        """The keys of the rows that stay, each with its position; only those whose hash is a suspect."""
+        parts = self.key_parts(check.columns)
+        among = None if suspects is None else hash_of(list(parts)).is_in(suspects.implode())
+        seen = 0
+        with closing(cast(Any, self.batches(sorted(self.needed(check))))) as batches:
+            for offset, batch in batches:
+                seen = offset + batch.height
+                rows = batch.select(pl.int_range(offset, offset + pl.len()).alias(POSITION), **parts)
+                rows = rows.filter(self._judged(batch, offset, check)).drop_nulls()
+                yield rows if among is None else rows.filter(among)
+        if seen != self._all_rows:
+            raise _changed()
 
-    def _values(self, columns: Sequence[str], where: pl.Expr | None = None) -> pl.LazyFrame:
-        rows = self.frame.with_row_index(self.position)
-        parts = {str(i): comparable(column(name), self.schema[name]) for i, name in enumerate(columns)}
-        return (rows if where is None else rows.filter(where)).select(self.position, **parts)
+    def _judged(self, batch: pl.DataFrame, offset: int, check: Check) -> pl.Series:
+        """The rows of a batch that stay and that a check is about."""
+        judged = pl.Series([True]).new_from_index(0, batch.height)
+        if self.removed is not None:
+            judged &= ~self.removed.slice(offset, batch.height)
+        return judged if check.where is None else judged & self._truths(batch, [check.where])[0]
+
+    @property
+    def _all_rows(self) -> int:
+        return self.rows + (int(self.removed.sum()) if self.removed is not None else 0)
+
+    def shown(self, rows: pl.DataFrame, positions: pl.Series, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Position, origin (where it is known), key columns and ``columns`` of rows: what a sample shows."""
+        names = dict.fromkeys([*self.key_columns, *columns])
+        shown = [positions.alias(self.position)]
+        if self._origins is not None:
+            places = self.places(positions)
+            shown += [places["origin"].alias(self.origin), places["row"].alias(self.origin_row)]
+        return pl.DataFrame(shown).hstack(rows.select([column(name) for name in names]).get_columns()).to_dicts()
+
+    def places(self, positions: pl.Series) -> pl.DataFrame:
+        """Where rows came from: ``origin``, ``row`` (the record number in it) and ``read``, null where it is not known."""
+        if self._origins is None or not len(self._origins):
+            return pl.DataFrame(
+                {name: [None] * len(positions) for name in ("origin", "row", "read")},
+                schema={"origin": pl.String, "row": pl.Int64, "read": pl.String},
+            )
+        rows = positions.cast(pl.Int64).to_frame("position")
+        known = self._origins.sort("start")
+        found = rows.join_asof(known, left_on="position", right_on="start", coalesce=False)
+        read = pl.col("read") if "read" in known.columns else pl.lit(None, pl.String).alias("read")
+        return found.select("origin", pl.col("row") + pl.col("position") - pl.col("start"), read)
 
     def at(self, positions: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Position, key columns and ``columns`` of the rows at ``positions``, in that order.
+        """What a sample shows of the rows at ``positions``, in that order.
 
         The frame must give its rows in the same order at each scan, as files and frames in memory do.
         """
         if not positions:
             return []
+        names = list(dict.fromkeys([*self.key_columns, *columns]))
         with readable_data():
-            frame = self.frame.with_row_index(self.position).head(max(positions) + 1)
-            frame = frame.filter(pl.col(self.position).is_in(positions))
-            rows = frame.select(row=self.rows_with(columns)).collect(engine="streaming")["row"].to_list()
-        found = {row[self.position]: row for row in rows}
-        if len(found) < len(positions):
-            raise DataError(
-                "the data changed while it was checked",
-                code="data.changed",
-                fix="check a copy that nothing else writes to",
-            )
-        return [found[position] for position in positions]
+            frame = self.frame.select([column(name) for name in names]).with_row_index(self.position)
+            frame = frame.head(max(positions) + 1).filter(pl.col(self.position).is_in(positions))
+            rows = frame.collect(engine="streaming").sort(self.position)
+        shown = {row[self.position]: row for row in self.shown(rows, rows[self.position].cast(pl.Int64), columns)}
+        if len(shown) < len(set(positions)):
+            raise _changed()
+        return [shown[position] for position in positions]
+
+
+def _batches(frame: pl.LazyFrame, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+    size = min(BATCH_ROWS, max(1_000, _BATCH_CELLS // max(1, len(columns))))
+    offset = 0
+    chosen = frame.select([column(name) for name in columns])
+    for batch in chosen.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
+        if batch.height:
+            yield offset, batch
+            offset += batch.height
+
+
+def _keys(frame: pl.LazyFrame, columns: Sequence[str], parts: Mapping[str, pl.Expr]) -> Any:
+    """The keys of a frame that have no null, with their positions, as Arrow batches computed while they are read."""
+    none = pl.DataFrame(schema=frame.select([column(name) for name in columns]).collect_schema())
+
+    def keys() -> Iterator[pl.DataFrame]:
+        for offset, batch in _batches(frame, columns):
+            yield batch.select(pl.int_range(offset, offset + pl.len()).alias(POSITION), **parts).drop_nulls()
+
+    first = none.select(pl.int_range(pl.len()).alias(POSITION), **parts)
+    return reader(first, keys())
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """Types whose values can be equal."""
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    if dtype.is_integer():
+        return "integer"
+    if isinstance(dtype, pl.Datetime):
+        return "datetime"
+    return str(dtype)
+
+
+def _linked(expr: pl.Expr, dtype: pl.DataType, other: pl.DataType) -> pl.Expr:
+    """A part of a key in a form that equals that of the other side, which is of the same kind, for equal values."""
+    if dtype.is_integer():
+        wide = any(t in (pl.Int128, pl.UInt128, pl.UInt64) for t in (dtype, other))
+        return expr.cast(pl.Decimal(38, 0)) if wide else expr.cast(pl.Int64)
+    if isinstance(dtype, pl.Datetime) and isinstance(other, pl.Datetime) and dtype.time_unit != other.time_unit:
+        per_unit = {"ms": 1_000_000, "us": 1_000, "ns": 1}[dtype.time_unit]
+        return expr.to_physical().cast(pl.Int128).mul(per_unit).cast(pl.Decimal(38, 0))
+    return comparable(expr, dtype)
+
+
+def _changed() -> DataError:
+    return DataError(
+        "the data changed while it was checked",
+        code="data.changed",
+        fix="check a copy that nothing else writes to",
+    )
 
 
 @contextmanager

@@ -33,28 +33,31 @@ class Uniqueness(Check):
     def measures(self, table: Table) -> Measures:
         for name in self.key:
             table.known(name)  # refuses what cannot be compared
-        return Measures()
+        return Measures(key=self.key, where=table.condition(self.where))
 
-    def judge(self, found: Found, table: Table) -> Result:  # noqa: ARG002 - counted by groups, not by the scan
-        repeated = table.repeated(self.key)
+    def judge(self, found: Found, table: Table) -> Result:
+        repeated = table.repeated(self)
         failed = repeated.rows - repeated.values
-        shown = table.at([group.last for group in repeated.earliest], self.key)
         details = {
             "duplicated_values": repeated.values,
             "rows_involved": repeated.rows,
-            "duplicate_fraction": failed / table.rows if table.rows else 0.0,
+            "duplicate_fraction": failed / found.judged if found.judged else 0.0,
             "sample": [
                 {"value": self._value(row), "rows": group.rows, "first_row": group.first, "last_row": group.last}
-                for row, group in zip(shown, repeated.earliest, strict=True)
+                for group, row in repeated.earliest
             ],
-        }
+        } | self.counted(failed, found.judged)
         if not failed:
             return self.result(True, f"{self.column}: no value occurs twice", details)
         message = (
-            f"{self.column}: {share(failed, table.rows)} rows repeat an earlier one; "
+            f"{self.column}: {share(failed, found.judged)} rows repeat an earlier one; "
             f"{repeated.values:,} values stand in {repeated.rows:,} rows"
         )
-        return self.result(False, message, details, failed_records=failed, sample=tuple(shown))
+        if self.max_failed is not None:
+            message += f", allowed {self.max_failed}"
+        sample = tuple(row for _, row in repeated.earliest)
+        passed = self.allows(failed, found.judged)
+        return self.result(passed, message, details, failed_records=failed, sample=sample)
 
     def _value(self, row: Mapping[str, Any]) -> Any:
         return row[self.key[0]] if len(self.key) == 1 else {name: row[name] for name in self.key}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from engine.checks.aside import struct_name
 from engine.landing import files, origin
 from engine.landing.origin import Segment
 
@@ -38,15 +39,6 @@ class Aside:
     read: str = ""
     run: str = ""
     held: Sequence[Path] = ()
-
-
-def reasons_name(columns: Iterable[str]) -> str:
-    """The name of the column of reasons beside a table's own ``columns``."""
-    taken = set(columns)
-    name = "quarantine"
-    while name in taken:
-        name = f"_{name}"
-    return name
 
 
 def reasons_of(path: Path) -> str:
@@ -84,4 +76,4 @@ def write(rows: pl.LazyFrame, path: Path, index: str, checks: pl.Expr, segments:
         where = {"origin": place["origin"], "row": row, "read": place["read"]}
     fields = {"id": pl.lit(f"{path.stem}:") + number, "checks": checks, "run": pl.lit(run), **where}
     reasons = pl.struct([fields[field.name].cast(field.dtype).alias(field.name) for field in REASONS.fields])
-    files.write(rows.with_columns(reasons.alias(reasons_name(columns))).drop(index, f"{index}#", strict=False), path)
+    files.write(rows.with_columns(reasons.alias(struct_name(columns))).drop(index, f"{index}#", strict=False), path)

@@ -24,9 +24,10 @@ from engine.spec.sources import (
     location_of,
     secrets_of,
 )
-from engine.spec.validation import FAMILIES, ValidationSpec
+from engine.spec.validation import ALL, FAMILIES, Threshold, ValidationSpec
 
 __all__ = [
+    "ALL",
     "FAMILIES",
     "FORMATS",
     "NAMED_TYPES",
@@ -43,6 +44,7 @@ __all__ = [
     "S3Spec",
     "SecretStr",
     "SourceSpec",
+    "Threshold",
     "ValidationSpec",
     "ViewSpec",
     "file_format",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from engine.errors import Problem
 from engine.spec.rules import Place, unknown
@@ -24,16 +27,20 @@ from engine.spec.scalars import (
 )
 from engine.types import parse_moment
 
-FAMILIES = (
-    "schema",
+ROW_WISE = (
     "completeness",
-    "uniqueness",
+    "not_null",
     "range",
     "categorical",
-    "freshness",
-    "distribution",
-    "row_count",
+    "pattern",
+    "length",
+    "increasing",
+    "compare",
+    "foreign_key",
+    "custom",
 )
+ALL = "all"  # the entry of on_violation, max_failed and where that holds where no other does
+FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count")
 
 
 class Freshness(Spec):
@@ -50,10 +57,134 @@ class Expected(Spec):
     tolerance: Annotated[Finite, Field(ge=0, description="allowed |mean − expected| / |expected|")] = 0.2
 
 
+class RowCount(Spec):
+    """How many rows the whole table may have, both ends included."""
+
+    min: Annotated[int, Field(ge=0)] = 1
+    max: Annotated[int | None, Field(ge=0)] = None
+
+
+class Increasing(Spec):
+    """A column whose values never fall (or, if ``strict``, always rise) in the order the rows are read."""
+
+    column: Column
+    strict: bool = False
+
+
+class Compare(Spec):
+    """What two columns must be to each other in every row in which both have a value."""
+
+    left: Column
+    operator: Literal["<", "<=", "==", "!=", ">=", ">"]
+    right: Column
+
+    @property
+    def name(self) -> str:
+        return f"{self.left} {self.operator} {self.right}"
+
+
+class ForeignKey(Spec):
+    """Columns whose values must stand in columns of a source."""
+
+    columns: Annotated[Columns, Field(min_length=1)]
+    source: Text
+    to: Annotated[tuple[Column, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def name(self) -> str:
+        return ",".join(self.columns)
+
+
+class Custom(Spec):
+    """A rule of the user's: ``sql``, a boolean expression, or ``function``, which gives a Polars expression."""
+
+    sql: Text | None = None
+    function: Annotated[str | None, StringConstraints(pattern=r"^[\w.]+:[A-Za-z_]\w*$")] = None
+
+
+class Threshold(Spec):
+    """How many rows may break a check: a count, or a fraction of the rows judged (exact, as text)."""
+
+    count: int | None = None
+    fraction: Decimal | None = None
+
+    def allows(self, failed: int, judged: int) -> bool:
+        """Whether so many failed rows of so many judged are few enough."""
+        if self.count is not None:
+            return failed <= self.count
+        return self.fraction is None or failed <= self.fraction * judged
+
+    def __str__(self) -> str:
+        return f"{self.count:,}" if self.fraction is None else f"{(self.fraction * 100).normalize():f} %"
+
+
+def _for_all(value: Any) -> Any:
+    """One value for all checks as an entry of its own."""
+    return value if isinstance(value, dict) else {ALL: value}
+
+
+def _threshold(value: Any) -> Any:
+    if isinstance(value, Threshold):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return Threshold(count=value)
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", value)):
+        fraction = Decimal(match[1]) / 100
+        if fraction <= 1:
+            return Threshold(fraction=fraction)
+    raise PydanticCustomError("threshold", "{value} is no threshold", {"value": repr(value), "allowed": _THRESHOLD})
+
+
+_THRESHOLD = "a count of rows such as 5, or a share of them such as 0.1%"
+
+
+def _foreign_keys(value: Any) -> Any:
+    """``{user_id: users.id}`` and ``{user_id: {source: users, column: id}}`` as a list of whole declarations."""
+    if not isinstance(value, dict):
+        return value
+    found = []
+    for column, target in value.items():
+        if isinstance(target, str) and "." in target:
+            source, _, to = target.partition(".")
+            found.append({"columns": [column], "source": source, "to": [to]})
+        elif isinstance(target, dict) and set(target) == {"source", "column"}:
+            found.append({"columns": [column], "source": target["source"], "to": [target["column"]]})
+        else:
+            allowed = "source.column, or a list of {columns, source, to}"
+            raise PydanticCustomError(
+                "foreign_key", "{value} is no foreign key", {"value": repr(target), "allowed": allowed}
+            )
+    return found
+
+
+def _increasing(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str) else value
+
+
+def _custom(value: Any) -> Any:
+    return {"sql": value} if isinstance(value, str) else value
+
+
 def _expected(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"expected_mean": float(value)}
     return value
+
+
+Length = Annotated[int | None, Field(ge=0)]
+OnViolation = Literal["report", "quarantine", "drop", "block"]
+Allowed = Annotated[
+    Threshold,
+    BeforeValidator(_threshold),
+    WithJsonSchema(
+        {
+            "oneOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$"},
+            ]
+        }
+    ),
+]
 
 
 class ValidationSpec(Spec):
@@ -89,19 +220,67 @@ class ValidationSpec(Spec):
         Field(description="column: expected mean, or {expected_mean, tolerance}"),
     ] = {}
     min_rows: Annotated[int, Field(ge=0, description="fewest rows the whole table may have")] = 1
+    row_count: Annotated[RowCount | None, Field(description="fewest and most rows of the whole table")] = None
+    not_null: Annotated[Columns, Field(description="columns that must have a value in every row")] = ()
+    patterns: Annotated[
+        dict[Column, Text],
+        Field(description="column: regular expression (Rust syntax) found anywhere in each text; anchor with ^ and $"),
+    ] = {}
+    lengths: Annotated[
+        dict[Column, Annotated[tuple[Length, Length], Field(strict=False)]],
+        Field(description="column: [min, max] characters of a text, elements of a list, bytes of binary"),
+    ] = {}
+    increasing: Annotated[
+        tuple[Annotated[Increasing, BeforeValidator(_increasing, json_schema_input_type=str | Increasing)], ...],
+        Field(strict=False, description="columns whose values never fall in the order the rows are read"),
+    ] = ()
+    compare: Annotated[
+        tuple[Compare, ...], Field(strict=False, description="{left, operator, right}: column against column")
+    ] = ()
+    foreign_keys: Annotated[
+        tuple[ForeignKey, ...],
+        Field(strict=False, description="column: source.column, or a list of {columns, source, to}"),
+        BeforeValidator(_foreign_keys, json_schema_input_type=dict[Column, Any] | list[ForeignKey]),
+    ] = ()
+    custom: Annotated[
+        dict[Text, Annotated[Custom, BeforeValidator(_custom, json_schema_input_type=str | Custom)]],
+        Field(description="name: SQL boolean expression, false breaks it; or {function: module:name}, a Polars one"),
+    ] = {}
     severity: Annotated[
         dict[Text, Literal["error", "warning", "info"]],
         Field(description="family or family.column: severity of a failed check"),
     ] = {}
+    on_violation: Annotated[
+        dict[Text, OnViolation],
+        BeforeValidator(_for_all, json_schema_input_type=OnViolation | dict[Text, OnViolation]),
+        Field(description="what becomes of rows that break a row-wise check: for all, or by family or family.column"),
+    ] = {}
+    max_failed: Annotated[
+        dict[Text, Allowed],
+        BeforeValidator(_for_all, json_schema_input_type=Allowed | dict[Text, Allowed]),
+        Field(description="rows that may break a row-wise check, a count or a percentage; keys as in on_violation"),
+    ] = {}
+    where: Annotated[
+        dict[Text, Text],
+        BeforeValidator(_for_all, json_schema_input_type=Text | dict[Text, Text]),
+        Field(description="SQL condition of the rows that a row-wise check judges; keys as in on_violation"),
+    ] = {}
 
     def columns(self, family: str) -> tuple[str, ...]:
-        """The columns (or comma-joined compound keys) that a family's checks are named after."""
+        """What a family's checks are named after: columns, comma-joined compound keys, comparisons, custom names."""
         table: dict[str, tuple[str, ...]] = {
             "schema": tuple(self.schema_),
             "completeness": self.required_columns,
+            "not_null": self.not_null,
             "uniqueness": tuple(k if isinstance(k, str) else ",".join(k) for k in self.unique_columns),
             "range": tuple(self.range_constraints),
             "categorical": tuple(self.categorical_constraints),
+            "pattern": tuple(self.patterns),
+            "length": tuple(self.lengths),
+            "increasing": tuple(rule.column for rule in self.increasing),
+            "compare": tuple(rule.name for rule in self.compare),
+            "foreign_key": tuple(key.name for key in self.foreign_keys),
+            "custom": tuple(self.custom),
             "freshness": (self.freshness.timestamp_column,) if self.freshness else (),
             "distribution": tuple(self.distribution),
             "row_count": (),
@@ -118,6 +297,14 @@ class ValidationSpec(Spec):
         found += [(("range_constraints", c), c) for c in self.range_constraints]
         found += [(("categorical_constraints", c), c) for c in self.categorical_constraints]
         found += [(("distribution", c), c) for c in self.distribution]
+        found += [(("not_null", i), c) for i, c in enumerate(self.not_null)]
+        found += [(("patterns", c), c) for c in self.patterns]
+        found += [(("lengths", c), c) for c in self.lengths]
+        found += [(("increasing", i), rule.column) for i, rule in enumerate(self.increasing)]
+        for i, rule in enumerate(self.compare):
+            found += [(("compare", i, "left"), rule.left), (("compare", i, "right"), rule.right)]
+        for i, key in enumerate(self.foreign_keys):
+            found += [(("foreign_keys", i), c) for c in key.columns]
         if self.freshness:
             found.append((("freshness", "timestamp_column"), self.freshness.timestamp_column))
         return found
@@ -126,11 +313,55 @@ class ValidationSpec(Spec):
         """Mistakes that no single key shows."""
         for column, (low, high) in self.range_constraints.items():
             yield from _range_problems((*path, "range_constraints", column), column, low, high)
-        for entry in self.severity:
+        for column, (fewest, most) in self.lengths.items():
+            if fewest is None and most is None:
+                message = f"the length of {column!r} is open at both ends"
+                yield Problem("config.range", message, (*path, "lengths", column), fix="give a min or a max")
+            elif fewest is not None and most is not None and fewest > most:
+                message = f"the length of {column!r} is empty: {fewest} is above {most}"
+                place = (*path, "lengths", column)
+                yield Problem("config.range", message, place, allowed="[min, max]", fix="swap the two")
+        yield from self._row_count_problems(path)
+        for i, key in enumerate(self.foreign_keys):
+            if len(key.columns) != len(key.to):
+                message = f"{len(key.columns)} columns refer to {len(key.to)}"
+                yield Problem("config.foreign_key", message, (*path, "foreign_keys", i), fix="name as many of each")
+        for name, rule in self.custom.items():
+            if (rule.sql is None) == (rule.function is None):
+                message = f"the rule {name!r} is neither SQL nor a function, or both"
+                place = (*path, "custom", name)
+                yield Problem("config.custom", message, place, allowed="sql, or function", fix="give one of the two")
+        for family in FAMILIES:
+            names = self.columns(family)
+            for name in {name for name in names if names.count(name) > 1}:
+                yield Problem("config.repeated", f"{name!r} has two {family} checks", path, fix="remove one of them")
+        yield from self._entry_problems((*path, "severity"), self.severity, FAMILIES)
+        for option in ("on_violation", "max_failed", "where"):
+            entries = {entry: value for entry, value in getattr(self, option).items() if entry != ALL}
+            families = ROW_WISE if option == "on_violation" else (*ROW_WISE, "uniqueness")
+            yield from self._entry_problems((*path, option), entries, families)
+
+    def _row_count_problems(self, path: Place) -> Iterator[Problem]:
+        counts = self.row_count
+        if counts is None:
+            return
+        if "min_rows" in self.model_fields_set:
+            message = "min_rows and row_count both say how many rows there must be"
+            yield Problem("config.range", message, (*path, "row_count"), fix="keep row_count: {min, max}")
+        if counts.max is not None and counts.max < counts.min:
+            message = f"the row count is empty: {counts.min} is above {counts.max}"
+            yield Problem("config.range", message, (*path, "row_count"), allowed="{min, max}", fix="swap the two")
+
+    def _entry_problems(self, path: Place, entries: dict[str, Any], families: tuple[str, ...]) -> Iterator[Problem]:
+        """Entries by ``family`` or ``family.column`` that no check goes by."""
+        for entry in entries:
             family, dot, column = entry.partition(".")
-            where = (*path, "severity", entry)
-            if family not in FAMILIES:
-                yield unknown(where, "check family", family, FAMILIES)
+            where = (*path, entry)
+            if family not in families and family in FAMILIES:
+                message = f"{family} checks judge the table as a whole, not its rows"
+                yield Problem("config.not_row_wise", message, where, allowed=", ".join(families), fix="remove it")
+            elif family not in families:
+                yield unknown(where, "check family", family, families)
             elif dot and column not in self.columns(family):
                 yield unknown(where, f"column of the {family} checks", column, self.columns(family))
 

@@ -5,17 +5,19 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from engine.checks import groups
+from engine.checks import groups, keys
 
 
 @pytest.fixture(scope="session")
 def monkeypatch_grouping() -> Callable[[str], AbstractContextManager[None]]:
-    """Make uniqueness believe that this is the memory limit, so that it proves by hashes or groups all rows."""
+    """With a limit of 1KiB uniqueness spills hashes, groups all rows, and does so in DuckDB."""
 
     @contextmanager
     def patched(memory_limit: str) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(groups, "_bytes", lambda _: 0 if memory_limit == "1KiB" else 2**29)
+            if memory_limit == "1KiB":
+                patch.setattr(keys, "_WORTH_FILTERING", -1)
+                patch.setattr(groups, "_AT_ONCE", 0)
             yield
 
     return patched

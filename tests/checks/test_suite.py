@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine.checks import Report, Result, Suite, groups
+from engine.checks import Report, Result, Suite, suite
 from engine.checks.result import json_ready
 from engine.checks.schema import matches
 from engine.errors import DataError, UsageError
@@ -354,7 +354,7 @@ def test_positions_over_many_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("budget", [0, 2**40])
 def test_grouping_spills(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "_bytes", lambda _: budget)
+    monkeypatch.setattr(suite, "_bytes", lambda _: budget)
     n = 1_000_000
     frame = pl.select(id=pl.int_range(n).cast(pl.String) + "-" + "x" * 30)
     frame = pl.concat([frame, frame[: n // 2]])
@@ -365,7 +365,7 @@ def test_grouping_spills(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_equal_hashes_are_not_equal_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were all hashes equal, the count would still be exact."""
-    monkeypatch.setattr(groups.pl.Expr, "hash", lambda expr: expr.is_null().cast(pl.UInt64))
+    monkeypatch.setattr(pl.Expr, "hash", lambda expr: expr.is_null().cast(pl.UInt64))
     frame = pl.DataFrame({"a": [*range(100), 5, 7, 7, None]})
     result = one(frame, unique_columns=["a"])
     assert (result.failed_records, result.details["duplicated_values"]) == (3, 2)

@@ -1,0 +1,160 @@
+"""Users' SQL conditions, evaluated by DuckDB over the rows of a batch; they reach nothing but these rows."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from engine import duck
+from engine.checks.check import CannotRun
+from engine.errors import is_interrupt
+from engine.frames import column
+
+_FORBIDDEN = {"SUBQUERY": "a subquery", "WINDOW": "a window function", "STAR": "*", "PARAMETER": "a parameter"}
+
+
+class Conditions:
+    """Boolean expressions over the columns of a table.
+
+    Column names are matched as SQL does, without regard to case; NaN is null, as in all checks.
+    """
+
+    def __init__(self, schema: Mapping[str, pl.DataType], memory_limit: str) -> None:
+        self._schema = schema
+        self._memory_limit = memory_limit
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._lock = threading.RLock()
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = duck.connect(self._memory_limit)
+        for setting, value in {
+            "preserve_insertion_order": "true",
+            "python_enable_replacements": "false",
+            "enable_external_access": "false",
+            "lock_configuration": "true",
+        }.items():
+            connection.execute(f"SET {setting} = {value}")
+        return connection
+
+    def close(self) -> None:
+        if "_connection" in self.__dict__:
+            self._connection.close()
+
+    def columns(self, condition: str) -> tuple[str, ...]:
+        """The columns that a condition names.
+
+        Raises:
+            CannotRun: it is no boolean expression over the columns of one row.
+        """
+        if condition not in self._known:
+            self._known[condition] = self._resolve(condition)
+        return self._known[condition]
+
+    def evaluate(self, batch: pl.DataFrame, conditions: Sequence[str]) -> list[pl.Series]:
+        """Each condition for each row: Boolean, null where it is not known.
+
+        Raises:
+            CannotRun: one of them fails on a value.
+        """
+        names = dict.fromkeys(name for condition in conditions for name in self.columns(condition))
+        if not names:  # constants; a frame without columns has no rows
+            names = dict.fromkeys(batch.columns[:1])
+        rows = batch.select([_null_for_nan(name, self._schema[name]) for name in names])
+        listed = ", ".join(f"({condition}\n) AS c{i}" for i, condition in enumerate(conditions))
+        with self._lock:  # a lazy frame asks from several threads
+            try:
+                self._connection.register("batch", rows.to_arrow())
+                found = pl.DataFrame(self._connection.sql(f"SELECT {listed} FROM batch").to_arrow_table())  # noqa: S608
+            except duckdb.Error as error:
+                if is_interrupt(error):
+                    raise KeyboardInterrupt from None
+                raise CannotRun(_first_line(error)) from None
+            finally:
+                self._connection.unregister("batch")
+        if found.height != rows.height:
+            raise CannotRun("it is an aggregate; a condition is about one row")
+        return found.get_columns()
+
+    def _resolve(self, condition: str) -> tuple[str, ...]:
+        """The columns of a condition, which has been tried on no rows.
+
+        Raises:
+            CannotRun: it cannot be tried.
+        """
+        tree = self._tree(condition)
+        folded: dict[str, list[str]] = {}
+        for name in self._schema:
+            folded.setdefault(name.casefold(), []).append(name)
+        found: dict[str, None] = {}
+        for path in _references(tree):
+            part = next((part for part in path if part.casefold() in folded), None)
+            if part is None:
+                raise CannotRun(f"the column {path[0]!r} is missing")
+            names = folded[part.casefold()]
+            if len(names) > 1:
+                raise CannotRun(f"SQL cannot tell the columns {' and '.join(map(repr, names))} apart")
+            found[names[0]] = None
+        self._known[condition] = tuple(found)
+        none = pl.DataFrame(schema={name: self._schema[name] for name in list(found) or list(self._schema)[:1]})
+        try:
+            [answer] = self.evaluate(none, [condition])
+        finally:
+            del self._known[condition]
+        if answer.dtype not in (pl.Boolean, pl.Null) or (answer.dtype == pl.Null and found):
+            raise CannotRun(f"it gives {answer.dtype}, not true or false")
+        return tuple(found)
+
+    def _tree(self, condition: str) -> Any:
+        query = f"SELECT ({condition}\n) FROM batch"
+        [(text,)] = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+        parsed = json.loads(text)
+        if parsed.get("error"):
+            raise CannotRun(f"it is no SQL expression: {parsed.get('error_message', '').splitlines()[0]}")
+        statements = parsed["statements"]
+        node = statements[0]["node"]
+        plain = (
+            len(statements) == 1
+            and node.get("type") == "SELECT_NODE"
+            and len(node["select_list"]) == 1
+            and not any(node.get(part) for part in ("where_clause", "having", "qualify", "sample"))
+            and not node.get("group_expressions")
+            and not node.get("modifiers")
+            and node["from_table"].get("table_name") == "batch"
+        )
+        if not plain:
+            raise CannotRun("it is more than one SQL expression")
+        return node["select_list"]
+
+
+def _references(tree: Any) -> Iterator[list[str]]:
+    """The names of all columns in a parsed expression.
+
+    Raises:
+        CannotRun: it holds what is more than an expression over one row.
+    """
+    if isinstance(tree, dict):
+        kind = tree.get("class")
+        if kind in _FORBIDDEN:
+            raise CannotRun(f"it holds {_FORBIDDEN[kind]}; a condition is about one row")
+        if kind == "COLUMN_REF":
+            yield tree["column_names"]
+        for child in tree.values():
+            yield from _references(child)
+    elif isinstance(tree, list):
+        for child in tree:
+            yield from _references(child)
+
+
+def _null_for_nan(name: str, dtype: pl.DataType) -> pl.Expr:
+    return column(name).fill_nan(None) if dtype.is_float() else column(name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
