@@ -363,7 +363,7 @@ class Table:
         return pl.DataFrame(shown).hstack(rows.select([column(name) for name in names]).get_columns()).to_dicts()
 
     def places(self, positions: pl.Series) -> pl.DataFrame:
-        """Where rows came from: ``origin``, ``row`` (the record number in it) and ``read``, null where it is not known."""
+        """Where rows came from: ``origin``, ``row`` (the record number in it), ``read``; null where it is not known."""
         if self._origins is None or not len(self._origins):
             return pl.DataFrame(
                 {name: [None] * len(positions) for name in ("origin", "row", "read")},

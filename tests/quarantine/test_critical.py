@@ -8,34 +8,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine import Pipeline, RunReport, run_pipeline
+from engine import Pipeline, run_pipeline
 from engine.history import collect_files, verify_files
-from engine.ledger import Ledger, Quarantined
 from engine.plan import compile_plan
 from tests.landing.world import Shop, shop, small_chunks
+from tests.quarantine.world import balance, entries, held
 from tests.run.world import T
 
 CURSOR = {"cursor": "at", "critical_columns": ["v"]}
 MERGE = {**CURSOR, "deduplicate": {"keys": ["id"]}}
 EVERYTHING = {"mode": "merge", "deduplicate": {"keys": ["id"]}, "critical_columns": ["v"]}
-
-
-def entries(folder: Path, pipeline: str = "p") -> list[Quarantined]:
-    with Ledger(folder / ".maestro") as book:
-        return book.quarantined(pipeline)
-
-
-def held(folder: Path, pipeline: str = "p") -> list[dict[str, Any]]:
-    """The rows in quarantine, each with its reasons."""
-    kept = [entry.file for entry in entries(folder, pipeline) if entry.state == "held"]
-    frames = [pl.read_parquet(folder / ".maestro" / file.path) for file in kept]
-    assert [frame.height for frame in frames] == [file.rows for file in kept]
-    return pl.concat(frames, how="diagonal_relaxed").to_dicts() if frames else []
-
-
-def balance(report: RunReport, source: str = "s") -> tuple[int, int, int, int, int]:
-    [found] = [s.balance for s in report.sources if s.name == source]
-    return found.read, found.passed, found.quarantined, found.dropped, found.duplicates_removed
 
 
 def row(number: int | None, at: int | None, v: str | None = "a") -> dict[str, Any]:
