@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from engine.checks.aside import struct_name
+from engine.checks.result import json_ready
 from engine.errors import UsageError, nearest
 from engine.history import opened
 from engine.landing import files, mending, quarantine
@@ -23,7 +24,7 @@ from engine.run import Replaying, execute
 from engine.spec import Pipeline
 from engine.stages import Progress
 
-__all__ = ["Holding", "drop", "export", "held", "replay", "rows"]
+__all__ = ["Holding", "drop", "export", "held", "records", "replay", "rows"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def _together(paths: Sequence[Path]) -> pl.LazyFrame:
     return pl.concat(frames, how="diagonal_relaxed").select(pl.exclude(reasons), pl.col(reasons))
 
 
+def records(found: pl.LazyFrame) -> list[dict[str, Any]]:
+    """Rows as JSON-ready values."""
+    return [json_ready(row) for row in found.collect(engine="streaming").to_dicts()]
+
+
 def export(
     pipeline: Pipeline, path: str | Path, *, source: str, run: str | None = None, check: str | None = None
 ) -> int:
@@ -149,18 +155,12 @@ def replay(
     plan = compile_plan(pipeline, as_of)
     wanted = Replaying(frozenset({source}) if source else None, run)
     with opened(plan) as ledger:
-        if not _is_interrupted(ledger, plan) or mended is not None:
-            _some(ledger, plan, wanted)
+        if mended is not None or ledger.unfinished(plan.pipeline) is None:
+            _some(ledger, plan, wanted)  # else, a replay that was killed may have taken them already
     with tempfile.TemporaryDirectory(prefix="replay-", dir=plan.workdir) as folder:
         if mended is not None:
             wanted = _with_mended(plan, wanted, Path(mended), Path(folder))
         return execute(plan, replay=wanted, progress=progress)
-
-
-def _is_interrupted(ledger: Ledger, plan: Plan) -> bool:
-    """Whether the last run ended between landing and judging: what it had taken back is to be judged yet."""
-    tables = (ledger.table(plan.pipeline, source.name) for source in plan.sources)
-    return any(table is not None and table.state == "landed" for table in tables)
 
 
 def _with_mended(plan: Plan, wanted: Replaying, path: Path, folder: Path) -> Replaying:

@@ -17,6 +17,7 @@ SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl":
 _FIELDS = ("id", "checks", "origin", "row")  # of the reasons, where a format has no columns in columns
 _AS_TEXT = (pl.Datetime, pl.Date, pl.Time, pl.Decimal)
 _NEVER_AS_TEXT = (pl.Binary, pl.Duration, pl.Object)
+_CLOCK = "%H:%M:%S%.f"
 _NAIVE, _ZONED = "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f%:z"
 
 
@@ -37,10 +38,10 @@ def export(rows: pl.LazyFrame, path: Path) -> int:
     *columns, reasons = frame.columns
     for name in columns:
         _check_fits(frame[name], form, path)
-    texts = [exactly(name).cast(pl.String) if _is_text(frame.schema[name]) else exactly(name) for name in columns]
+    values = [_written(name, frame.schema[name]) for name in columns]
     fields = [pl.col(reasons).struct[field].alias(f"{_prefix(columns)}_{field}") for field in _FIELDS]
     fields[1] = fields[1].list.join(", ")
-    flat = frame.select(*texts, *fields)
+    flat = frame.select(*values, *fields)
     if form == "csv":
         flat.write_csv(path)
     else:
@@ -74,8 +75,12 @@ def _parts(dtype: pl.DataType) -> Iterator[pl.DataType]:
             yield from _parts(pl.Series(dtype=field.dtype).dtype)
 
 
-def _is_text(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, (*_AS_TEXT, pl.Categorical, pl.Enum))
+def _written(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column as text formats have it."""
+    if dtype == pl.Time:
+        return exactly(name).dt.to_string(_CLOCK)
+    is_text = isinstance(dtype, (*_AS_TEXT, pl.Categorical, pl.Enum))
+    return exactly(name).cast(pl.String) if is_text else exactly(name)
 
 
 def _prefix(columns: Iterable[str]) -> str:
@@ -172,7 +177,9 @@ def _exact(frame: pl.DataFrame, name: str, want: pl.DataType, path: Path, before
     try:
         made = frame.select(_read(exactly(name), given.dtype, want))[name]
         wrong = made.is_null() & given.is_not_null()
-        if given.dtype != pl.String:
+        if want == pl.Float32 and given.dtype.is_float():  # 0.1 is written alike, and not equal
+            wrong = wrong | made.cast(pl.String).ne_missing(given.cast(pl.String))
+        elif given.dtype != pl.String:
             wrong = wrong | made.cast(given.dtype, strict=False).ne_missing(given)
     except pl.exceptions.PolarsError:
         made, wrong = given, given.is_not_null()
@@ -201,7 +208,7 @@ def _read(expr: pl.Expr, have: pl.DataType, want: pl.DataType) -> pl.Expr:
         return moment.dt.convert_time_zone(want.time_zone) if want.time_zone else moment
     special: dict[pl.DataType, Callable[[], pl.Expr]] = {
         pl.Date(): lambda: text.str.to_date("%Y-%m-%d", strict=False),
-        pl.Time(): lambda: text.str.to_time("%H:%M:%S%.f", strict=False),
+        pl.Time(): lambda: text.str.to_time(_CLOCK, strict=False),
         pl.Boolean(): lambda: text.str.to_lowercase().replace_strict(
             {"true": True, "false": False}, default=None, return_dtype=pl.Boolean
         ),

@@ -267,6 +267,9 @@ for command in ("check", "plan", "run", "validate"):
     step(f"{command} of no file", lambda: main([command, "none.yaml"]))
 step("validate with wrong checks", lambda: main(["validate", "a.csv", "--checks", "wrong.yaml"]))
 step("plan as of nonsense", lambda: main(["plan", "right.yaml", "--as-of", "tomorrow"]))
+for action in ("list", "show --source s", "replay", "drop --source s"):
+    name, *more = action.split()
+    step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
 step("schema", lambda: main(["schema"]))
