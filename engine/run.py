@@ -231,6 +231,8 @@ class _Run:
         if repo := self._repo():
             repo.check()
         self.collect()
+        for source in self.plan.sources if self.replay else ():
+            self._last(source)  # before anything is taken back
         with self._timed("read"), Shared() as shared:
             for source in self.plan.sources:
                 self._land(source, shared)

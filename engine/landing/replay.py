@@ -47,10 +47,9 @@ class Replay:
             path = self.root / entry.file.path
             frame = quarantine.without_reasons(path)
             if self.mended is not None:
-                rows = files.scan(self.mended)
-                frame = self._reasons(path).select("id").join(
-                    rows, left_on="id", right_on=rows.collect_schema().names()[-1], maintain_order="left"
-                ).drop("id")  # fmt: skip
+                mended, key = self._mended(self.mended)
+                ids = self._reasons(path).select(pl.col("id").alias(key))
+                frame = ids.join(mended, on=key, maintain_order="left").drop(key)
             yield Chunk(number, f"{self.location}, {entry.file.path}", frame, open_schema=True, spans=self._spans(path))
 
     def left(self, folder: Path) -> dict[str, File | None]:
@@ -73,9 +72,13 @@ class Replay:
         reasons = self._reasons(path).with_row_index("at")
         if self.mended is None:
             return reasons
-        rows = files.scan(self.mended)
-        ids = rows.select(pl.col(rows.collect_schema().names()[-1]).alias("id"))
-        return reasons.join(ids, on="id", how="semi", maintain_order="left")
+        rows, key = self._mended(self.mended)
+        return reasons.join(rows.select(pl.col(key).alias("id")), on="id", how="semi", maintain_order="left")
+
+    @staticmethod
+    def _mended(path: Path) -> tuple[pl.LazyFrame, str]:
+        """The mended rows, and the column of their ids."""
+        return files.scan(path), list(files.schema(path))[-1]
 
     def _spans(self, path: Path) -> list[Span]:
         """Where the rows that are taken came from at first."""

@@ -347,7 +347,7 @@ def held(folder: Path, source: str) -> list[tuple[Any, ...]]:
     """The rows of a source in quarantine, with their reasons."""
     with Ledger(folder / ".maestro") as ledger:
         entries = [e for e in ledger.quarantined(NAME) if (e.source, e.state) == (source, "held")]
-    return [row for e in entries for row in pl.read_parquet(folder / ".maestro" / e.file.path).rows()]
+    return [row for e in entries for row in pl.read_parquet((folder / ".maestro" / e.file.path).read_bytes()).rows()]
 
 
 def published(folder: Path, view: str) -> pl.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +62,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Two runs over a database that changed in between, and an undisturbed replay in ``whole``."""
     folder = tmp_path_factory.mktemp("replay")
     database = in_file(folder / "app.db")
@@ -75,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     assert in_process(Order(folder / "base", database.url, as_of=[T - DAY])) == 0
     world = World(database, folder)
     assert in_process(Replay(world.copy("whole"), database.url)) == 0
-    yield world
+    return world
 
 
 def reasons(folder: Path) -> Counter[tuple[int, tuple[str, ...], str, int | None]]:
