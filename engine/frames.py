@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.errors import DataError, UsageError
 
@@ -31,7 +29,7 @@ def opened(data: Any, spill: Path | None = None) -> Iterator[pl.LazyFrame]:
     """
     if isinstance(data, str | Path):
         yield scan(data)
-    elif isinstance(data, pa.RecordBatchReader) or (hasattr(data, "__arrow_c_stream__") and not _is_frame(data)):
+    elif hasattr(data, "__arrow_c_stream__") and not _is_frame(data):
         if spill is not None:
             spill.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="maestro-stream-", dir=spill) as folder:
@@ -79,6 +77,9 @@ def scan(path: str | Path) -> pl.LazyFrame:
 
 
 def _spooled(stream: Any, path: Path) -> pl.LazyFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     reader = pa.RecordBatchReader.from_stream(stream)
     with pq.ParquetWriter(path, reader.schema, compression="lz4") as writer:
         for batch in reader:
@@ -87,7 +88,13 @@ def _spooled(stream: Any, path: Path) -> pl.LazyFrame:
 
 
 def _is_frame(data: Any) -> bool:
-    return isinstance(data, pl.DataFrame | pl.LazyFrame | pa.Table | pa.RecordBatch) or is_pandas(data)
+    """Whether data is held in memory, or lazy: it can be read repeatedly."""
+    held = {"Table", "RecordBatch"} if _package(data) == "pyarrow" else set()
+    return isinstance(data, pl.DataFrame | pl.LazyFrame) or type(data).__name__ in held or is_pandas(data)
+
+
+def _package(data: Any) -> str:
+    return type(data).__module__.partition(".")[0]
 
 
 def to_lazy(data: Any) -> pl.LazyFrame:
@@ -105,13 +112,9 @@ def to_lazy(data: Any) -> pl.LazyFrame:
         return data
     if isinstance(data, pl.DataFrame):
         return data.lazy()
-    if isinstance(data, pa.RecordBatchReader):
-        data = data.read_all()
-    if isinstance(data, pa.Table | pa.RecordBatch):
-        frame = pl.from_arrow(data)
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
-        return frame.lazy()
     if is_pandas(data):
+        import pyarrow as pa
+
         if twice := sorted({str(c) for c in data.columns[data.columns.duplicated()]}):
             raise DataError(
                 f"the pandas frame has the column {twice[0]!r} twice",
@@ -128,6 +131,9 @@ def to_lazy(data: Any) -> pl.LazyFrame:
                 code="data.mixed_column",
                 fix="give every value of the column one type, for example with astype(str)",
             ) from None
+    if hasattr(data, "__arrow_c_stream__") or _package(data) == "pyarrow":
+        frame = pl.DataFrame(data)
+        return frame.lazy()
     raise UsageError(
         f"cannot read a {type(data).__module__}.{type(data).__qualname__} as a table",
         code="data.unknown_frame",
@@ -155,4 +161,4 @@ def column(name: str) -> pl.Expr:
 
 def is_pandas(data: Any) -> bool:
     """Whether ``data`` is a pandas frame; pandas itself is not imported to find out."""
-    return type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns")
+    return _package(data) == "pandas" and hasattr(data, "columns")

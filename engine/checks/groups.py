@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import duckdb
 import polars as pl
-import pyarrow as pa
 
-from engine import duck
 from engine.errors import DataError, is_interrupt
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 POSITION = "position"
 _AT_ONCE = 500_000  # rows that are grouped in memory
@@ -51,7 +52,9 @@ class Groups:
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        return duck.connect(self._memory_limit, self._spill)
+        from engine.duck import connect  # most keys are unique, and no table is grouped
+
+        return connect(self._memory_limit, self._spill)
 
     def close(self) -> None:
         """Give back the memory, and what was spilled."""
@@ -82,7 +85,7 @@ class Groups:
 
     def _repeated_spilling(self, batches: Iterator[pl.DataFrame], few: int) -> tuple[int, int, list[Group]]:
         first = next(batches)
-        values = ", ".join(duck.identifier(name) for name in first.columns if name != POSITION)
+        values = ", ".join(f'"{name}"' for name in first.columns if name != POSITION)
         self._execute(
             f"CREATE OR REPLACE TEMP TABLE repeated AS SELECT min({POSITION}) AS first, max({POSITION}) AS last, "
             f"count(*) AS n FROM rows GROUP BY {values} HAVING n > 1",
@@ -103,6 +106,8 @@ class Groups:
 @contextmanager
 def counting() -> Iterator[None]:
     """Turns DuckDB's errors into the engine's."""
+    import duckdb
+
     try:
         yield
     except duckdb.Error as error:
@@ -143,6 +148,8 @@ def _instance(dtype: Any) -> pl.DataType:
 
 def reader(first: pl.DataFrame, others: Iterable[pl.DataFrame]) -> pa.RecordBatchReader:
     """Frames of one schema as Arrow batches, computed while they are read."""
+
+    import pyarrow as pa
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from first.to_arrow().to_batches()

@@ -6,15 +6,16 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import polars as pl
 
-from engine import duck
 from engine.checks.check import CannotRun
 from engine.errors import is_interrupt
 from engine.frames import column
+
+if TYPE_CHECKING:
+    import duckdb
 
 _FORBIDDEN = {"SUBQUERY": "a subquery", "WINDOW": "a window function", "STAR": "*", "PARAMETER": "a parameter"}
 
@@ -33,7 +34,9 @@ class Conditions:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = duck.connect(self._memory_limit)
+        from engine.duck import connect  # loaded only where there are conditions
+
+        connection = connect(self._memory_limit)
         for setting, value in {
             "preserve_insertion_order": "true",
             "python_enable_replacements": "false",
@@ -63,6 +66,8 @@ class Conditions:
         Raises:
             CannotRun: one of them fails on a value.
         """
+        import duckdb
+
         names = dict.fromkeys(name for condition in conditions for name in self.columns(condition))
         if not names:  # constants; a frame without columns has no rows
             names = dict.fromkeys(batch.columns[:1])
@@ -71,7 +76,7 @@ class Conditions:
         with self._lock:  # a lazy frame asks from several threads
             try:
                 self._connection.register("batch", rows.to_arrow())
-                found = pl.DataFrame(self._connection.sql(f"SELECT {listed} FROM batch").to_arrow_table())  # noqa: S608
+                found = pl.DataFrame(self._connection.sql(f"SELECT {listed} FROM batch").to_arrow_table())
             except duckdb.Error as error:
                 if is_interrupt(error):
                     raise KeyboardInterrupt from None
