@@ -16,11 +16,12 @@ from engine.checks.aside import struct_name
 from engine.checks.result import json_ready
 from engine.errors import UsageError, nearest
 from engine.history import opened
+from engine.intake import Replaying
 from engine.landing import files, mending, quarantine
 from engine.ledger import Ledger, Quarantined
 from engine.outcome import RunReport
 from engine.plan import Plan, compile_plan
-from engine.run import Replaying, execute
+from engine.run import execute
 from engine.spec import Pipeline
 from engine.stages import Progress
 

@@ -11,20 +11,19 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import LedgerError, MaestroError, SourceError, UsageError, is_interrupt, nearest
-from engine.landing import Aside, InLedger, LandedTable, Replay
-from engine.ledger import Ledger, Quarantined, Read, make_folder
-from engine.outcome import RunReport, SourceReport, ViewReport
-from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
+from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt, nearest
+from engine.intake import Intake, Replaying
+from engine.ledger import Ledger
+from engine.outcome import RunReport, ViewReport
+from engine.plan import Plan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
-from engine.sources import Shared
 from engine.spec import Pipeline, secrets_of
-from engine.stages import Newness, Progress, Silent, judge, judging_order, land_source
+from engine.stages import Progress, Silent
 from engine.steps import reached
 from engine.types import compact, iso, parse_moment, redact
 from engine.upkeep import collect
@@ -36,26 +35,6 @@ if TYPE_CHECKING:
     from engine.sinks.feast import FeatureRepo, OfflineView
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Replaying:
-    """Which rows a run takes back from quarantine.
-
-    Attributes:
-        sources: theirs; None: all that have any.
-        run: the one that set them aside; None: any.
-        mended: rows to take in their place; see `engine.landing.Replay`.
-    """
-
-    sources: frozenset[str] | None = None
-    run: str | None = None
-    mended: Path | None = None
-
-    def takes(self, entry: Quarantined) -> bool:
-        """Whether rows of a file may be taken."""
-        ours = self.sources is None or entry.source in self.sources
-        return entry.state == "held" and ours and self.run in (None, entry.run_id)
 
 
 @dataclass(frozen=True)
@@ -145,7 +124,8 @@ def execute(
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
-        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or Silent(), replay)
+        intake = Intake(plan, ledger, run_id, progress or Silent(), frozenset(reread), replay)
+        run = _Run(plan, ledger, report, intake, refit, progress or Silent())
         try:
             run.execute()
         except MaestroError as error:
@@ -200,30 +180,16 @@ def _set_aside(landing: Path) -> None:
         log.warning("the ledger knows nothing of what lies in %s: it was moved to %s", landing, aside)
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 class _Run:
     """One execution of a plan, from the first row read to the last value loaded."""
 
     def __init__(
-        self,
-        plan: Plan,
-        ledger: Ledger,
-        report: RunReport,
-        refit: bool,
-        reread: frozenset[str],
-        progress: Progress,
-        replay: Replaying | None = None,
+        self, plan: Plan, ledger: Ledger, report: RunReport, intake: Intake, refit: bool, progress: Progress
     ) -> None:
-        self.replay = replay
         self.plan, self.ledger, self.report, self.progress = plan, ledger, report, progress
-        self.refit, self.reread = refit, reread
-        self.landed: dict[str, LandedTable] = {}
-        self.reads: dict[str, Read] = {}
-        self.bases: dict[str, Read | None] = {}  # the tables that those of this run extend
-        self.has_achieved = False  # whether something of this run stays, should it fail
+        self.intake = intake
+        self.refit = refit
+        self.has_published = False
         self.fits: dict[str, Fit] = {}
         self.key_dtypes: dict[str, str] = {}
 
@@ -231,16 +197,10 @@ class _Run:
         if repo := self._repo():
             repo.check()
         self.collect()
-        for source in self.plan.sources if self.replay else ():
-            self._last(source)  # before anything is taken back
-        with self._timed("read"), Shared() as shared:
-            for source in self.plan.sources:
-                self._land(source, shared)
+        with self._timed("read"):
+            self.intake.land()
         with self._timed("check"):
-            for source in judging_order(self.plan):
-                self._judge(source)
-            declared = [source.name for source in self.plan.sources]
-            self.report.sources.sort(key=lambda source: declared.index(source.name))
+            self.report.sources = self.intake.judge()
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
@@ -257,6 +217,11 @@ class _Run:
             with self._timed("feast"):
                 self._feast(repo)
         self.report.status = "done"
+
+    @property
+    def has_achieved(self) -> bool:
+        """Whether something of this run stays, should it fail."""
+        return self.has_published or bool(self.intake.bases.keys() & self.intake.reads.keys())
 
     def collect(self) -> None:
         """Drops landed files that nothing names, such as those of a killed run or of superseded tables."""
@@ -281,161 +246,6 @@ class _Run:
         yield
         self.report.seconds[stage] = time.monotonic() - started
 
-    def _land(self, source: SourcePlan, shared: Shared) -> None:
-        taken = self._taken(source) if self.replay else None
-        if self.replay and taken is None:
-            self._keep(source)
-            return
-        run_id = self.report.run_id
-        base = self._last(source) if taken else self._base(source)
-        self.bases[source.name] = base
-        started = datetime.now(UTC)
-        read_id = f"{compact(started)}-{uuid.uuid4().hex[:8]}"
-        read, pieces = self.ledger.begin_read(
-            Read(
-                read_id=read_id,
-                pipeline=self.plan.pipeline,
-                source=source.name,
-                run_id=run_id,
-                location=taken.location if taken else source.location,
-                mode=source.mode,
-                state="reading",
-                fingerprint=source.fingerprint,
-                started_at=iso(started),
-                base=base.read_id if base else None,
-            )
-        )
-        journal = InLedger(self.ledger, read_id, read.seal, pieces)
-        folder, aside = self.plan.landing / source.name / read_id, self._aside(source, read_id)
-        how: dict[str, Any] = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
-        landed = land_source(self.plan, source, folder, self.progress, shared, taken, **how)
-        left = taken.left(make_folder(aside.folder)) if taken and aside.folder else {}
-        metrics = landed.metrics
-        log.info(
-            "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
-        )
-        read = replace(
-            read,
-            state="landed",
-            seal=journal.seal,
-            position=landed.position,
-            trace=landed.trace,
-            promise=landed.promise.to_dict(),
-            schema=landed.schema,
-            metrics=metrics.to_dict(),
-            files=landed.files,
-        )
-        self.ledger.landed(read, quarantined=landed.quarantined, replayed=left)
-        self.landed[source.name], self.reads[source.name] = landed, read
-        self.has_achieved = True
-        reached("table.landed")
-
-    def _taken(self, source: SourcePlan) -> Replay | None:
-        """What a replay takes back of a source; None: nothing."""
-        entries = self.ledger.quarantined(self.plan.pipeline)
-        mine = [e for e in entries if e.source == source.name and self.replay and self.replay.takes(e)]
-        if not mine or self.replay is None:
-            return None
-        return Replay(source.name, self.plan.workdir, mine, self.replay.mended)
-
-    def _keep(self, source: SourcePlan) -> None:
-        """Takes a source's table as it landed last."""
-        read = self._last(source)
-        self.reads[source.name], self.landed[source.name] = read, LandedTable.of(self.plan.workdir, read)
-
-    def _last(self, source: SourcePlan) -> Read:
-        """The table of a source that landed last, for a run that does not read it.
-
-        Raises:
-            SourceError: there is none, or none that is as it is declared now.
-        """
-        last = self.ledger.table(self.plan.pipeline, source.name)
-        harmed = self._harmed(last) if last else []
-        if last and last.files and last.fingerprint == source.fingerprint and not harmed:
-            return last
-        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
-        raise SourceError(
-            f"its landed table cannot be used: {why if last else 'nothing has landed yet'}",
-            code="source.not_landed",
-            where=f"sources.{source.name}",
-            fix="run the pipeline first: maestro run",
-        )
-
-    def _base(self, source: SourcePlan) -> Read | None:
-        """The table that a read adds to; None where all is read: in mode full, at first, where it was asked for, and
-        once its declaration has changed or a file of the table is gone.
-
-        Raises:
-            SourceError: all would have to be read, which might not bring back what the table holds.
-        """
-        last = self.ledger.table(self.plan.pipeline, source.name) if source.mode != "full" else None
-        if last is None or source.name in self.reread:
-            return None
-        harmed = self._harmed(last)
-        if last.fingerprint == source.fingerprint and last.files and not harmed:
-            return last
-        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
-        if last.mode == "append" or (last.mode == "merge" and getattr(source.spec, "deletes", None) == "ignore"):
-            raise SourceError(
-                f"the landed table cannot be added to: {why}; it may hold rows that the source no longer has",
-                code="source.table_changed",
-                where=f"sources.{source.name}",
-                fix=f"undo that, or read everything anew: maestro run … --reread {source.name} (reread= in Python)",
-            )
-        log.warning("sources.%s: everything is read anew: %s", source.name, why)
-        return None
-
-    def _harmed(self, read: Read) -> list[str]:
-        """The files of a landed table that are gone, or of another size."""
-        return [file.path for file in read.files if not _is_whole(self.plan.workdir / file.path, file.bytes)]
-
-    def _aside(self, source: SourcePlan, read_id: str) -> Aside:
-        entries = self.ledger.quarantined(self.plan.pipeline)
-        held = [self.plan.workdir / e.file.path for e in entries if e.source == source.name and e.state == "held"]
-        return Aside(self.plan.quarantine / source.name / read_id, read_id, self.report.run_id, held)
-
-    def _judge(self, source: SourcePlan) -> None:
-        read = self.reads[source.name]
-        if read.state == "accepted":  # by an earlier run: this one has not read it
-            told = SourceReport(source.name, source.location, self.landed[source.name].metrics, state=read.state)
-            self.report.sources.append(told)
-            return
-        folder = self.plan.landing / source.name / read.read_id
-        aside = self._aside(source, read.read_id)
-        judged = judge(self.plan, source, self.landed, folder, self.progress, self._newness(read), aside)
-        told, self.landed[source.name] = judged.report, judged.table
-        self.report.sources.append(told)
-        if told.report:
-            counts = {"errors": told.report.errors, "warnings": told.report.warnings}
-            log.info("checked %s: %s", source.name, told.state, extra=self._about(source.name, counts))
-        if judged.quarantined:
-            reached("rows.quarantined")
-        read = replace(
-            read,
-            state=told.state,
-            report=told.report.to_dict() if told.report else None,
-            metrics=told.metrics.to_dict() if source.name in self.bases else read.metrics,
-            files=judged.table.files,
-        )
-        self.ledger.judged(read, self.report.run_id, quarantined=judged.quarantined)
-        self.reads[source.name] = read
-        reached("table.judged")
-
-    def _newness(self, read: Read) -> Newness:
-        """Of the rows of a landed table, which no run has accepted yet, and which this one has read."""
-        own: frozenset[str] = frozenset()
-        if read.source in self.bases:
-            base = self.bases[read.source]
-            if base is None:
-                return Newness()
-            # A read may hold pieces of others that began after its base, and never landed.
-            own = frozenset(later.read_id for later in self.ledger.later(base))
-        accepted = self.ledger.table(read.pipeline, read.source, accepted=True)
-        since = self.ledger.later(accepted) if accepted else []
-        if accepted is None or any(later.base is None and later.landed_at for later in since):
-            return Newness(None, own)
-        return Newness(frozenset(later.read_id for later in since), own)
-
     def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
         """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one."""
         from engine.features.inputs import Inputs
@@ -444,7 +254,7 @@ class _Run:
         self.progress.step("compute", name)
         report = ViewReport(name, settings=view.settings)
         self.report.views.append(report)
-        tables = {role: self.landed[source].paths for role, source in view_plan.sources.items()}
+        tables = {role: self.intake.tables[source].paths for role, source in view_plan.sources.items()}
         names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
         spill = staging.folder / "spill"
         with Inputs(view, tables, names=names, memory_limit=self.plan.memory_limit, spill=spill) as inputs:
@@ -534,7 +344,7 @@ class _Run:
             self.progress.step("publish", report.name)
             self.ledger.hold()
             part.publish()
-            self.has_achieved = True
+            self.has_published = True
             reached("file.published")
             report.files.append(str(file["path"]))
             if as_of in self.view_plan(report.name).again:

@@ -103,6 +103,7 @@ class Merge:
         spill = self.folder / "spill"
         with worded(self.name), connect(self.memory_limit, spill) as self._connection:
             self._sql("CREATE TEMP TABLE removed (file INTEGER, row BIGINT)")
+            self._sql("CREATE TEMP TABLE repeats_held (file INTEGER, row BIGINT)")
             if compare:
                 merged.unchanged, merged.replaced = self._remove_repeated()
                 if self.rule and self.cursor is None and self.keys is not None:
@@ -174,17 +175,20 @@ class Merge:
         replaces = going.endswith("stale")
         self._sql(f"CREATE TEMP TABLE hashes AS SELECT DISTINCT hash({listed}) AS h FROM {going}")
         self._sql(
-            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n FROM {staying} "
+            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n, bool_and(file = {_HELD}) AS held "
+            f"FROM {staying} "
             f"WHERE hash({listed}) IN (SELECT h FROM hashes) AND {self._compared(replaces)} GROUP BY ALL"
         )
         same = " AND ".join(f"f.{c} IS NOT DISTINCT FROM o.{c}" for c in columns)
         stands_for = f"f.k <= o.n OR {self._filled(self.rule, 'f')}" if self.rule and not replaces else "f.k <= o.n"
-        found = self._count(
-            f"INSERT INTO removed SELECT file, row FROM (SELECT *, row_number() OVER (PARTITION BY {listed} "
-            f"ORDER BY file, row) AS k FROM {going} WHERE hash({listed}) IN "
+        self._sql(
+            f"CREATE TEMP TABLE repeated AS SELECT file, row, held FROM (SELECT *, row_number() OVER (PARTITION BY "
+            f"{listed} ORDER BY file, row) AS k FROM {going} WHERE hash({listed}) IN "
             f"(SELECT hash({listed}) FROM counted)) AS f JOIN counted AS o ON {same} WHERE {stands_for}"
         )
-        self._sql("DROP TABLE counted; DROP TABLE hashes")
+        found = self._count("INSERT INTO removed SELECT file, row FROM repeated")
+        self._sql("INSERT INTO repeats_held SELECT file, row FROM repeated WHERE held")
+        self._sql("DROP TABLE repeated; DROP TABLE counted; DROP TABLE hashes")
         return found
 
     def _compared(self, replaces: bool) -> str:
@@ -271,7 +275,7 @@ class Merge:
         """All rows but the last of each key: largest ``order_by`` (null is smallest), then the later row.
 
         A row that was read again as it had landed (it is removed by now) is as late as it was read: where it is the
-        last, the one that had landed stays.
+        last, the one that had landed stays; where that is held aside, none does.
         """
         filled = " AND ".join(f"{key} IS NOT NULL" for key in self.key_names)
         listed = ", ".join(self.key_names)
@@ -288,9 +292,10 @@ class Merge:
             concerned = f"AND ({listed}) IN (SELECT ({listed}) FROM rows WHERE file >= {self.first_new}) "
         self._sql(
             "CREATE TEMP TABLE outranked AS SELECT file, row FROM (SELECT *, row_number() OVER ranked AS place, "
-            "first_value(again) OVER ranked AS stays "
-            f"FROM (SELECT *, {unranked} AS unranked FROM (SELECT rows.*, removed.row IS NOT NULL AS again "
-            f"FROM rows LEFT JOIN removed USING (file, row)) WHERE {filled} {concerned}) "
+            "first_value(again AND NOT held) OVER ranked AS stays "
+            f"FROM (SELECT *, {unranked} AS unranked FROM (SELECT rows.*, removed.row IS NOT NULL AS again, "
+            "repeats_held.row IS NOT NULL AS held FROM rows LEFT JOIN removed USING (file, row) "
+            f"LEFT JOIN repeats_held USING (file, row)) WHERE {filled} {concerned}) "
             f"WINDOW ranked AS (PARTITION BY {listed} ORDER BY {by})) "
             f"WHERE place > 1 AND NOT again AND NOT (stays AND file < {self.first_new})"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from engine.errors import LedgerError
 from engine.landing import files, quarantine
 from engine.ledger import File, Quarantined
 from engine.sources import Chunk, Reading, Request, Span, plain
@@ -53,15 +54,28 @@ class Replay:
             yield Chunk(number, f"{self.location}, {entry.file.path}", frame, open_schema=True, spans=self._spans(path))
 
     def left(self, folder: Path) -> dict[str, File | None]:
-        """What stays in quarantine of each file, in new files in ``folder``; None: nothing."""
+        """What stays in quarantine of each file, in new files in ``folder``; None: nothing.
+
+        Raises:
+            LedgerError: a mended row is in quarantine no more.
+        """
         left: dict[str, File | None] = {}
+        count = 0
         for entry in self.entries:
             path = self.root / entry.file.path
             rows = self._taken(path).select(pl.col("at")).collect()["at"]
+            count += rows.len()
             if rows.len() == entry.file.rows:
                 left[entry.file.path] = None
             elif rows.len():
                 left[entry.file.path] = files.seal(files.without(path, rows, folder), self.root)
+        if self.mended is not None and count != files.scan(self.mended).select(pl.len()).collect().item():
+            raise LedgerError(
+                "another run has been at work since the mended rows were looked up",
+                code="plan.outdated",
+                where=f"sources.{self.name}",
+                fix="run again",
+            )
         return left
 
     def _reasons(self, path: Path) -> pl.LazyFrame:

@@ -26,6 +26,7 @@ LAYERS = (
     ("report",),
     ("quarantine",),
     ("run", "inspection", "ingestion", "validation", "history"),
+    ("intake",),
     ("stages",),
     ("outcome",),
     ("landing", "plan", "upkeep"),

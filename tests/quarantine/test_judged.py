@@ -129,6 +129,23 @@ def test_a_row_that_an_earlier_run_set_aside_and_is_read_again(tmp_path: Path, m
         assert [row["id"] for row in held(tmp_path)] == [2]
 
 
+def test_a_bad_version_that_comes_back_replaces_a_good_one_as_it_did_before(tmp_path: Path) -> None:
+    """The source has it now, whether or not it is held already."""
+    source = {**APPEND, "cursor": None, "mode": "merge", "deduplicate": {"keys": ["id"]}}
+    table = shop(tmp_path, COLUMNS)
+    table.insert({"id": 1, "score": 200.0, "kind": "a"})
+    for score, stays, wanted in (
+        (200.0, [], (1, 0, 1, 0, 0)),
+        (50.0, [50.0], (1, 1, 0, 0, 0)),
+        (200.0, [], (1, 0, 0, 0, 1)),
+    ):
+        table.sql(f"UPDATE t SET score = {score}")
+        report = run(tmp_path, sources={"s": source}, validation={"s": {**ASIDE, "min_rows": 0}})
+        assert balance(report) == wanted
+        assert [row["score"] for row in landed(tmp_path)] == stays
+        assert [row["score"] for row in held(tmp_path)] == [200.0]
+
+
 def test_rows_are_looked_up_in_what_is_left_of_other_tables(tmp_path: Path) -> None:
     pl.DataFrame({"id": [1, 2, 3], "score": [1.0, 200.0, 3.0], "kind": ["a", "a", "a"]}).write_parquet(
         tmp_path / "x.parquet"
