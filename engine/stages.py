@@ -14,7 +14,7 @@ from engine.landing import Aside, LandedTable, Replay, Rows, files, land, quaran
 from engine.ledger import File, make_folder
 from engine.outcome import Balance, Carried, SourceReport
 from engine.plan import Plan, SourcePlan
-from engine.sources import Shared, open_source
+from engine.sources import Shared, open_source, reading
 
 if TYPE_CHECKING:
     from engine.checks import Report
@@ -151,13 +151,14 @@ def judge(
         references={name: tables[name].scan() for name in suite.references},
         quarantine=Quarantine(path, aside.run, aside.read) if path else None,
     )
-    left = rows.without(found.removed, folder)
+    with reading("the landed rows", source.name):
+        left = rows.without(found.removed, folder)
+        kept = (files.seal(path, table.root),) if path and found.quarantined else ()
     sums = _Sums(table, newness, rows, found, path)
     if newness.new is None:
         report = suite.report(found)
     else:
         report = suite.report(found, suite.judge(left.scan(), scope="table", origins=left.origins()))
-    kept = (files.seal(path, table.root),) if path and found.quarantined else ()
     return _judged(source, table, left, report=report, balance=sums.balance(), quarantined=kept)
 
 
