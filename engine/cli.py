@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import logging
@@ -12,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -43,12 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The command itself: runs one and ends the process with its exit code."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Arrow imports numpy, which starts threads; nothing needs them
+    gc.set_threshold(50_000)  # imports make objects that stay; Python would look through them for cycles every 700
     code = main()
     sys.stderr.flush()
     if any(thread.daemon for thread in threading.enumerate()):
         # A read was left behind that waits for a dead connection. Should it wake while Python takes itself down,
         # native code would abort the process, and the exit code would be lost.
         os._exit(code)
+    gc.freeze()  # Python's last search for cycles, among all that was imported, takes longer than a small run
     sys.exit(code)
 
 
@@ -480,9 +485,11 @@ def _mistakes(options: argparse.Namespace) -> Pipeline:
 
 
 def _progress(options: argparse.Namespace) -> Any:
+    if options.quiet or options.json:
+        return nullcontext()  # without what draws on terminals
     from engine.report import live_progress
 
-    return live_progress(quiet=options.quiet or options.json, verbose=options.verbose)
+    return live_progress(verbose=options.verbose)
 
 
 def _logging(options: argparse.Namespace) -> None:

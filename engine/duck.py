@@ -6,10 +6,12 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from engine.types import DEFAULT_MEMORY_LIMIT
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None) -> duckdb.DuckDBPyConnection:
@@ -18,6 +20,8 @@ def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None)
     Its time zone is UTC, so a text or timestamp without a zone is read as UTC. Extensions are never fetched or
     loaded.
     """
+    import duckdb  # not before a connection is asked for: those who only quote do without
+
     folder = spill or Path(tempfile.gettempdir()) / f"maestro-spill-{os.getpid()}-{secrets.token_hex(4)}"
     connection = duckdb.connect(
         config={

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import io
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -151,6 +152,28 @@ def like(frame: pl.DataFrame, original: Any) -> Any:
     if is_pandas(original):
         return frame.to_pandas()
     return frame.to_arrow()
+
+
+def compacted(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same rows in memory of their own.
+
+    What a filter leaves of texts still holds the memory of all the texts there were.
+    """
+    texts = frame.select(name for name, dtype in zip(frame.columns, frame.dtypes, strict=True) if _holds_text(dtype))
+    if not texts.width:
+        return frame
+    copy = io.BytesIO()
+    texts.write_ipc(copy, compat_level=pl.CompatLevel.oldest())
+    copy.seek(0)
+    return frame.with_columns(pl.read_ipc(copy).cast(texts.schema).get_columns())
+
+
+def _holds_text(dtype: pl.DataType) -> bool:
+    if isinstance(dtype, pl.List | pl.Array):
+        return _holds_text(cast(pl.DataType, dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_text(cast(pl.DataType, field.dtype)) for field in dtype.fields)
+    return dtype in (pl.String, pl.Binary)
 
 
 def column(name: str) -> pl.Expr:

@@ -340,11 +340,9 @@ class _Lines:
 
 
 @contextmanager
-def live_progress(*, quiet: bool = False, verbose: bool = False) -> Iterator[Progress | None]:
-    """Progress on standard error: live on a terminal, plain lines otherwise or when ``verbose``; none if quiet."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty() and not verbose:
+def live_progress(*, verbose: bool = False) -> Iterator[Progress]:
+    """Progress on standard error: live on a terminal, plain lines otherwise or when ``verbose``."""
+    if sys.stderr.isatty() and not verbose:
         with Console(file=sys.stderr).status("") as status:
             yield _Live(status)
     else:

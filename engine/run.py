@@ -376,10 +376,10 @@ class _Run:
             self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}
 
     def _repo(self) -> FeatureRepo | None:
-        from engine.sinks.feast import FeatureRepo
-
         if self.plan.feast is None or self.plan.feast_repo is None:
             return None
+        from engine.sinks.feast import FeatureRepo
+
         return FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.feast.online_store.type)
 
     def _offline_views(self) -> list[OfflineView]:

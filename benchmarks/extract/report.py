@@ -25,9 +25,9 @@ TITLES = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}
 INTRODUCTION = """\
 # Extraction from a database into Parquet
 
-Made by `benchmarks/extract/run.py`: one table of twelve columns, read whole and written as Parquet. `ours` is a
-pipeline of one database source without checks and views, its ledger on. `copy` is the floor: the server's fastest way
-out, and nothing done with it (a binary COPY; for MariaDB its client's text), so it writes nothing.
+Made by `benchmarks/extract/run.py`: one table of twelve columns, read whole and written as Parquet. `ours` is
+`maestro run` of a pipeline of one database source without checks and views, its ledger on. `copy` is the floor: the
+server's fastest way out, and nothing done with it (a binary COPY; for MariaDB its client's text), so it writes nothing.
 
 Contents come first: what landed was compared with what the database's own client says, every column of every row
 (floats to 1e-9); whoever differs is not timed. Each run is a fresh process, imports included; every round runs each

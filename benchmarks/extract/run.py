@@ -157,9 +157,13 @@ def _database(name: str, rows: int) -> Iterator[Database]:
 
 
 def _env(program: str) -> dict[str, str]:
-    """A safe path because the scripts are named like what they import; the server's client first of all programs."""
+    """A safe path because the scripts are named like what they import; the server's client first of all programs.
+
+    Byte code may be written: this engine runs from its sources, and is to run as installed packages do.
+    """
     path = os.pathsep.join((str(Path(program).parent), os.environ.get("PATH", os.defpath)))
-    return os.environ | {"PATH": path, "PYTHONSAFEPATH": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return inherited | {"PATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def _bench(

@@ -193,8 +193,13 @@ def _memory(sizes: list[int]) -> int:
     (ours,) = (contender for contender in ALL if contender.name == OURS)
     peaks = []
     for rows in sizes:
-        run, verdict = _table(rows).check(ours, MEMORY_LIMIT)
-        print(f"ours under {MEMORY_LIMIT}, {rows:,} rows: {_words(run)}", flush=True)
+        table, label = _table(rows), f"ours under {MEMORY_LIMIT}, {rows:,} rows"
+        try:
+            run, verdict = table.check(ours, MEMORY_LIMIT)
+        except RunFailed as error:
+            print(f"{label}: FAILED: {error}")
+            return 1
+        print(f"{label}: {_words(run)}", flush=True)
         if verdict.wrong:
             print(f"WRONG: {verdict.wrong}")
             return 1

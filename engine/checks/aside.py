@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from engine.frames import column
+from engine.frames import column, compacted
 
 _FLUSH_ROWS = 50_000
 
@@ -61,7 +61,7 @@ class Aside:
                 "read": places["read"].fill_null(self._quarantine.read),
             }
         ).to_struct(self._name)
-        self._held.append(rows.select([column(name) for name in self._columns]).with_columns(about))
+        self._held.append(compacted(rows.select([column(name) for name in self._columns]).with_columns(about)))
         self.rows += rows.height
         self._held_rows += rows.height
         if self._held_rows >= _FLUSH_ROWS:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from engine.checks.groups import Groups, comparable, counting
+from engine.frames import compacted
 
 _HELD = 200_000  # distinct values in memory; more go to DuckDB, which spills
 
@@ -32,7 +33,7 @@ class Frequencies:
         counts = counts.group_by("value").agg(n=pl.len().cast(pl.Int64))
         if self._counts is not None:
             counts = pl.concat([self._counts, counts]).group_by("value").agg(pl.col("n").sum())
-        self._counts = counts
+        self._counts = compacted(counts)
         if counts.height > _HELD:
             self._spill(counts)
 

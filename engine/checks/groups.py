@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import polars as pl
 
 from engine.errors import DataError, is_interrupt
+from engine.frames import compacted
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,8 +43,8 @@ class Repeated:
 class Groups:
     """Counts groups of equal values; one DuckDB connection, opened when it is first needed.
 
-    The frames it takes have a column `POSITION` that numbers the rows; their other columns together are the value, made
-    comparable by `comparable`, and never null.
+    The frames it takes have a column `POSITION` that numbers the rows; the columns of the value have been made
+    comparable by `comparable`, and are never null.
     """
 
     def __init__(self, memory_limit: str, spill: Path | None = None) -> None:
@@ -61,17 +62,27 @@ class Groups:
         if "connection" in self.__dict__:
             self.connection.close()
 
-    def repeated(self, batches: Iterator[pl.DataFrame], few: int) -> tuple[int, int, list[Group]]:
-        """The values that stand in more than one row: how many, in how many rows, and the ``few`` that begin first."""
+    def repeated(
+        self, batches: Iterator[pl.DataFrame], parts: Sequence[str], few: int
+    ) -> tuple[int, int, list[Group], pl.DataFrame | None]:
+        """The values that stand in more than one row: how many, in how many rows, and the ``few`` that begin first.
+
+        Args:
+            batches: rows with their `POSITION`, the ``parts`` of the value, and maybe other columns.
+
+        Returns:
+            Last, all rows, if they were few enough to be held.
+        """
         held: list[pl.DataFrame] = []
+        count = 0
         for batch in batches:
-            held.append(batch)
-            if sum(b.height for b in held) > _AT_ONCE:
-                return self._repeated_spilling(_chained(held, batches), few)
+            held.append(compacted(batch))
+            count += batch.height
+            if count > _AT_ONCE:
+                return *self._repeated_spilling(_chained(held, batches), parts, few), None
         if not held:
-            return 0, 0, []
+            return 0, 0, [], None
         rows = pl.concat(held)
-        parts = [name for name in rows.columns if name != POSITION]
         groups = (
             rows.lazy()
             .group_by(parts)
@@ -81,15 +92,18 @@ class Groups:
             .collect(engine="in-memory")
         )
         earliest = groups.sort("first").head(few)
-        return groups.height, int(groups["n"].sum()), [Group(*row) for row in earliest.rows()]
+        return groups.height, int(groups["n"].sum()), [Group(*row) for row in earliest.rows()], rows
 
-    def _repeated_spilling(self, batches: Iterator[pl.DataFrame], few: int) -> tuple[int, int, list[Group]]:
-        first = next(batches)
-        values = ", ".join(f'"{name}"' for name in first.columns if name != POSITION)
+    def _repeated_spilling(
+        self, batches: Iterator[pl.DataFrame], parts: Sequence[str], few: int
+    ) -> tuple[int, int, list[Group]]:
+        wanted = (batch.select(POSITION, *parts) for batch in batches)
+        first = next(wanted)
+        values = ", ".join(f'"{name}"' for name in parts)
         self._execute(
             f"CREATE OR REPLACE TEMP TABLE repeated AS SELECT min({POSITION}) AS first, max({POSITION}) AS last, "
             f"count(*) AS n FROM rows GROUP BY {values} HAVING n > 1",
-            reader(first, batches),
+            reader(first, wanted),
         )
         [(count, involved)] = self._execute("SELECT count(*), coalesce(sum(n), 0)::BIGINT FROM repeated")
         earliest = self._execute(f"SELECT first, last, n FROM repeated ORDER BY first LIMIT {few}")

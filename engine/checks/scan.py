@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 
@@ -71,7 +71,7 @@ class Scan:
         seen = 0
         with readable_data():
             if columns:
-                with closing(cast(Any, table.batches(columns))) as batches:
+                with closing(table.batches(columns)) as batches:
                     for offset, batch in batches:
                         self._measure(table.derive(batch, offset), offset)
                         seen = offset + batch.height

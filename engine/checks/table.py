@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ from engine.checks.keys import Keys, hash_of
 from engine.checks.marks import Marks
 from engine.checks.sql import Conditions
 from engine.errors import DataError
-from engine.frames import column
+from engine.frames import column, compacted
 from engine.moments import readable, to_moment
 
 BATCH_ROWS = 200_000
@@ -228,7 +228,7 @@ class Table:
             names.update(self._derived.calculated[function][1].meta.root_names())
         return names
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+    def batches(self, columns: Sequence[str]) -> Generator[tuple[int, pl.DataFrame]]:
         """The rows in order, with the number of the first of each batch."""
         return _batches(self.frame, columns)
 
@@ -322,23 +322,38 @@ class Table:
             if keys is None or (suspects is not None and not len(suspects)):
                 return Repeated(0, 0, ())
             keys.close()
-            batches = self._key_batches(check, suspects)
-            values, rows, earliest = self.groups.repeated(batches, self.sample_size)
-            batches.close()
-        shown = self.at([group.last for group in earliest], check.columns)
-        return Repeated(values, rows, tuple(zip(earliest, shown, strict=True)))
+            parts = {f"part {i}": expr for i, expr in self.key_parts(check.columns).items()}
+            with closing(self._key_batches(check, parts, suspects)) as batches:
+                values, count, earliest, rows = self.groups.repeated(batches, list(parts), self.sample_size)
+        last = [group.last for group in earliest]
+        if rows is None or suspects is None:
+            shown = self.at(last, check.columns)
+        else:
+            places = rows.select(POSITION).with_row_index("at").filter(pl.col(POSITION).is_in(last))
+            order = dict(zip(places[POSITION], places["at"], strict=True))
+            chosen = rows[[order[position] for position in last]]
+            chosen = chosen.rename({f"shown {i}": name for i, name in enumerate(self._shown(check.columns))})
+            shown = self.shown(chosen, pl.Series(last, dtype=pl.Int64), check.columns)
+        return Repeated(values, count, tuple(zip(earliest, shown, strict=True)))
 
-    def _key_batches(self, check: Check, suspects: pl.Series | None) -> Any:
-        """The keys of the rows that stay, each with its position; only those whose hash is a suspect."""
-        parts = self.key_parts(check.columns)
-        among = None if suspects is None else hash_of(list(parts)).is_in(suspects.implode())
+    def _shown(self, columns: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys([*self.key_columns, *columns]))
+
+    def _key_batches(
+        self, check: Check, parts: Mapping[str, pl.Expr], suspects: pl.Series | None
+    ) -> Generator[pl.DataFrame]:
+        """The keys of the rows that stay, each with its position; only those whose hash is a suspect, and then with the
+        columns that samples show."""
+        names = self._shown(check.columns) if suspects is not None else []
+        shown = {f"shown {i}": column(name) for i, name in enumerate(names)}
+        filled = pl.all_horizontal([pl.col(part).is_not_null() for part in parts])
+        wanted = filled if suspects is None else filled & hash_of(list(parts)).is_in(suspects.implode())
         seen = 0
-        with closing(cast(Any, self.batches(sorted(self.needed(check))))) as batches:
+        with closing(self.batches(sorted(self.needed(check) | set(names)))) as batches:
             for offset, batch in batches:
                 seen = offset + batch.height
-                rows = batch.select(pl.int_range(offset, offset + pl.len()).alias(POSITION), **parts)
-                rows = rows.filter(self._judged(batch, offset, check)).drop_nulls()
-                yield rows if among is None else rows.filter(among)
+                rows = batch.select(pl.int_range(offset, offset + pl.len()).alias(POSITION), **parts, **shown)
+                yield rows.filter(self._judged(batch, offset, check)).filter(wanted)
         if seen != self._all_rows:
             raise _changed()
 
@@ -355,7 +370,7 @@ class Table:
 
     def shown(self, rows: pl.DataFrame, positions: pl.Series, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Position, origin (where it is known), key columns and ``columns`` of rows: what a sample shows."""
-        names = dict.fromkeys([*self.key_columns, *columns])
+        names = self._shown(columns)
         shown = [positions.alias(self.position)]
         if self._origins is not None:
             places = self.places(positions)
@@ -382,18 +397,24 @@ class Table:
         """
         if not positions:
             return []
-        names = list(dict.fromkeys([*self.key_columns, *columns]))
-        with readable_data():
-            frame = self.frame.select([column(name) for name in names]).with_row_index(self.position)
-            frame = frame.head(max(positions) + 1).filter(pl.col(self.position).is_in(positions))
-            rows = frame.collect(engine="streaming").sort(self.position)
-        shown = {row[self.position]: row for row in self.shown(rows, rows[self.position].cast(pl.Int64), columns)}
+        wanted = pl.Series(sorted(set(positions)), dtype=pl.Int64)
+        held, numbers = [], []
+        with readable_data(), closing(self.batches(self._shown(columns))) as batches:
+            for offset, batch in batches:
+                here = wanted.filter((wanted >= offset) & (wanted < offset + batch.height))
+                if len(here):
+                    held.append(compacted(batch[here - offset]))
+                    numbers.append(here)
+                if offset + batch.height > wanted[-1]:
+                    break
+        rows = pl.concat(held)
+        shown = {row[self.position]: row for row in self.shown(rows, pl.concat(numbers), columns)}
         if len(shown) < len(set(positions)):
             raise _changed()
         return [shown[position] for position in positions]
 
 
-def _batches(frame: pl.LazyFrame, columns: Sequence[str]) -> Iterator[tuple[int, pl.DataFrame]]:
+def _batches(frame: pl.LazyFrame, columns: Sequence[str]) -> Generator[tuple[int, pl.DataFrame]]:
     size = min(BATCH_ROWS, max(1_000, _BATCH_CELLS // max(1, len(columns))))
     offset = 0
     chosen = frame.select([column(name) for name in columns])

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 
@@ -378,6 +377,8 @@ class Merge:
 @contextmanager
 def worded(name: str) -> Iterator[None]:
     """Turns DuckDB's errors into one about the source ``name``."""
+    import duckdb
+
     try:
         yield
     except duckdb.Error as error:

@@ -19,19 +19,53 @@ FAILURES = (adbc_driver_manager.Error, pa.ArrowInvalid, pa.ArrowTypeError, pa.Ar
 CANCELS = 100  # attempts to end a call
 
 
+class Database:
+    """Where connections come from; freed with the last of them.
+
+    PostgreSQL's driver first asks the server for all its types, which takes longer than to connect.
+    """
+
+    def __init__(self, driver: str, uri: str) -> None:
+        self.uri = uri
+        self._handle = adbc_driver_manager.AdbcDatabase(driver=driver, uri=uri)
+        self._connections = 0
+        self._counting = threading.Lock()  # the drivers count too, without a lock
+
+    def connect(self) -> Any:
+        """Another connection."""
+        with self._counting:
+            try:
+                connection = adbc_driver_manager.AdbcConnection(self._handle)
+                self._connections += 1
+            finally:
+                self._free_unused()
+        return connection
+
+    def disconnect(self, connection: Any) -> None:
+        """Closes a connection."""
+        with self._counting:
+            connection.close()
+            self._connections -= 1
+            self._free_unused()
+
+    def _free_unused(self) -> None:
+        if not self._connections:
+            self._handle.close()
+
+
 class Session:
     """One connection of an ADBC driver, always inside a transaction; close it, or use it as a context manager.
 
     All methods raise one of ``FAILURES``; its text begins with the driver's own words.
+
+    Args:
+        beside: an open session; if it has the same URI, this one comes from the same database.
     """
 
-    def __init__(self, driver: str, uri: str) -> None:
-        self._database = adbc_driver_manager.AdbcDatabase(driver=driver, uri=uri)
-        try:
-            self._connection = adbc_driver_manager.AdbcConnection(self._database)
-        except BaseException:
-            self._database.close()
-            raise
+    def __init__(self, driver: str, uri: str, beside: Session | None = None) -> None:
+        known = beside._database if beside is not None and beside._database.uri == uri else None
+        self._database: Database = known or Database(driver, uri)
+        self._connection = self._database.connect()
         self._statements: list[Any] = []
         self._open = True
         self._closing = threading.Lock()  # a handle that is being freed must not be cancelled
@@ -47,9 +81,11 @@ class Session:
     def close(self) -> None:
         """Waits for a call that another thread is in the middle of."""
         with self._calling, self._closing:
-            self._open = False
-            for part in (*self._statements, self._connection, self._database):
-                part.close()
+            if self._open:
+                self._open = False
+                for statement in self._statements:
+                    statement.close()
+                self._database.disconnect(self._connection)
 
     def cancel(self) -> None:
         """From another thread: make the current call fail soon; it may also be over already."""

@@ -43,7 +43,7 @@ from engine.sources.database_file import (
     refused_cursor,
     where,
 )
-from engine.sources.relation import Probe, Relation
+from engine.sources.relation import Probe, Relation, no_rows
 
 BATCH_ROWS = 50_000
 RUN_ROWS = 32_768  # rows are counted by runs of rowids; three runs are a piece
@@ -294,7 +294,7 @@ def _batches(
             blank = False
             yield batch
         if blank:
-            yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+            yield no_rows(reader.schema)
 
 
 def _probe(connection: duckdb.DuckDBPyConnection, relation: Relation) -> Probe:

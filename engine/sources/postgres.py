@@ -53,7 +53,7 @@ from engine.sources.postgres_tables import (
     table_of,
     where,
 )
-from engine.sources.relation import Relation, parts
+from engine.sources.relation import Relation, no_rows, parts
 from engine.sources.threads import Stalled, Threads
 from engine.spec import secrets_of
 
@@ -177,7 +177,7 @@ class PostgresReading:
         for batch in reader:
             yield converted(batch, target)
         if batch is None:
-            yield pa.RecordBatch.from_pylist([], schema=target)
+            yield no_rows(target)
 
     def _unkept(self, session: Session, column: str, condition: str) -> SourceError:
         name = identifier(column)

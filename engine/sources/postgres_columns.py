@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine.duck import identifier
 from engine.errors import SourceError
@@ -156,6 +155,8 @@ def converted(batch: pa.RecordBatch, target: pa.Schema) -> pa.RecordBatch:
     Raises:
         Unkept: a date is infinite.
     """
+    import pyarrow.compute as pc
+
     batch.validate(full=True)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_date32(column.type):

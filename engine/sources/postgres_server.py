@@ -123,7 +123,7 @@ class Snapshot:
             _set(self.session, relation)
             return nullcontext(self.session)
         try:
-            session = connect(relation)
+            session = connect(relation, self.session)
         except SourceError as error:
             if instead is None or not any(mark in error.message for mark in FULL):
                 raise
@@ -234,7 +234,10 @@ def inquiry(relation: Relation, shared: Shared) -> Iterator[Inquiry]:
 
 @contextmanager
 def _held(relation: Relation) -> Iterator[Snapshot]:
-    snapshot = within(relation, lambda: take(relation))
+    begun = begin(lambda: take(relation))
+    import pyarrow.compute  # noqa: F401 - the first rows need it; it loads while the server answers
+
+    snapshot = awaited(relation, begun)
     try:
         yield snapshot
     finally:
@@ -284,10 +287,10 @@ def stalled(relation: Relation) -> SourceError:
     )
 
 
-def connect(relation: Relation) -> Session:
-    """A session in autocommit."""
+def connect(relation: Relation, beside: Session | None = None) -> Session:
+    """A session in autocommit; ``beside`` is an open one of the same database."""
     try:
-        return Session(_driver(), _uri(relation))
+        return Session(_driver(), _uri(relation), beside)
     except FAILURES as error:
         raise _no_connection(relation, error) from None
     except ValueError:  # what cannot be handed to the driver

@@ -168,6 +168,13 @@ class Probe:
         }
 
 
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch without rows; ``from_pylist`` imports pandas, where it is installed."""
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
+
+
 def parts(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[list[pa.RecordBatch], bool]]:
     """Consecutive batches, up to a chunk's size, and whether they are the last; only one batch is read ahead."""
     group: list[pa.RecordBatch] = []

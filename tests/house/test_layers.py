@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.postgres import Postgres
+
 ROOT = Path(__file__).parents[2]
 ENGINE = ROOT / "engine"
 
@@ -293,3 +295,37 @@ sys.stdout.write(json.dumps(loaded))
     right = ("import", "--version", "--help", "run --help", "init", "schema", "check of a right file")
     right += ("plan --json of a right file", "Pipeline")
     assert {name: code for name, (code, _) in loaded.items() if (code or 0) != (0 if name in right else 2)} == {}
+
+
+@pytest.mark.parametrize("rows", [0, 9])
+def test_a_run_from_postgres_loads_nothing_that_it_does_not_need(
+    tmp_path: Path, postgres_server: Postgres, rows: int
+) -> None:
+    """Not what reads other sources, merges, checks or publishes: half a run's start-up was that."""
+    table = f"light_{rows}"
+    values = "n::int AS id, now() AS at, n::numeric(9, 2) AS price, 'x' || n AS name"
+    postgres_server.execute(f"CREATE TABLE {table} AS SELECT {values} FROM generate_series(1, {rows}) n")
+    source = {"type": "database", "connection_string": postgres_server.url, "table": table}
+    pipeline = {"version": 1, "name": "light", "sources": {"t": source}}
+    (tmp_path / "light.yaml").write_text(json.dumps(pipeline))
+    script = """
+import json, sys
+from engine.cli import main
+
+code = main(["run", "light.yaml", "--quiet"])
+sys.stdout.write(json.dumps([code, sorted(sys.modules)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    code, loaded = json.loads(done.stdout)
+    assert code == 0
+    needed = {"polars", "_polars_runtime_32", "pyarrow", "numpy", "adbc_driver_manager", "sqlalchemy"}  # numpy by pyarrow
+    assert sorted((HEAVY - needed) & {*loaded}) == []
+    assert {"feast", "engine.sinks.feast"} & {*loaded} == set()

@@ -177,9 +177,13 @@ class Proxy:
         server = await asyncio.start_server(self._accept, sock=self._listener, limit=PIECE)
         await self._stopped.wait()
         server.close()
+        if self._serving:  # what was accepted last is not cut off while connecting: a driver's request to cancel
+            await asyncio.wait(self._serving, timeout=0.2)
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
+        for _ in range(5):  # what was just ending is closed
+            await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
