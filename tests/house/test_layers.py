@@ -326,6 +326,13 @@ sys.stdout.write(json.dumps([code, sorted(sys.modules)]))
     )
     code, loaded = json.loads(done.stdout)
     assert code == 0
-    needed = {"polars", "_polars_runtime_32", "pyarrow", "numpy", "adbc_driver_manager", "sqlalchemy"}  # numpy by pyarrow
+    needed = {
+        "polars",
+        "_polars_runtime_32",
+        "pyarrow",
+        "numpy",
+        "adbc_driver_manager",
+        "sqlalchemy",
+    }  # numpy by pyarrow
     assert sorted((HEAVY - needed) & {*loaded}) == []
     assert {"feast", "engine.sinks.feast"} & {*loaded} == set()
