@@ -33,6 +33,7 @@ def connect(memory_limit: str = DEFAULT_MEMORY_LIMIT, spill: Path | None = None)
         }
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")  # of a long query, on the standard output
     return connection
 
 

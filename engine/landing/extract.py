@@ -88,6 +88,7 @@ class Extraction:
     find_keys: Sequence[str] = ()
     progress: Callable[[int], object] | None = None
     wait: Wait = field(default_factory=lambda: threading.Event().wait)
+    _failed: int = field(default=0, init=False)  # attempts
     _earlier: set[int] = field(default_factory=set, init=False)  # pieces of an interrupted run that still hold
 
     def run(self) -> Extracted:
@@ -103,6 +104,7 @@ class Extraction:
         self._drop_lost_pieces()
         self._earlier = set(self.journal.pieces)
         for attempt in range(self.spec.max_retries + 1):
+            self._failed = attempt
             try:
                 found = self._attempt()
             except BaseException as error:
@@ -133,7 +135,7 @@ class Extraction:
         request = Request(since=self.since, seal=journal.seal, landed=landed, trace=self.trace)
         with self.source.open(request) as opened:
             self._keep(opened.seal, opened.kept)
-            pass_ = _Pass(self)
+            pass_ = _Pass(self, self._failed)
             with closing(cast("Generator[Chunk, None, None]", opened.chunks())) as chunks:
                 pass_.land(chunks)
             keys = self._keys(opened) if self.find_keys else None
@@ -174,8 +176,8 @@ class Extraction:
 class _Pass:
     """The chunks of one attempt, as they come."""
 
-    def __init__(self, extraction: Extraction) -> None:
-        self.extraction = extraction
+    def __init__(self, extraction: Extraction, retries: int) -> None:
+        self.extraction, self.retries = extraction, retries
         self.spec, self.name = extraction.spec, extraction.name
         self.secrets = secrets_of(extraction.spec)
         # Columns seen in records, as they come; None for sources whose every chunk must have them all.
@@ -215,6 +217,7 @@ class _Pass:
                 failed_by_column=by_column,
                 files=tuple(part.file for part in parts),
                 seconds=round(now - self.since, 6),
+                retries=self.retries,
                 quarantined=tuple(part.quarantined for part in parts if part.quarantined),
             )
         )

@@ -17,7 +17,7 @@ from engine.landing import files, quarantine
 from engine.landing.extract import Extracted, Extraction, Wait, footer_bytes, nothing
 from engine.landing.journal import InMemory, Journal
 from engine.landing.merge import Merge, Merged
-from engine.landing.metrics import Metrics
+from engine.landing.metrics import Metrics, per_chunk
 from engine.landing.position import decode, earlier, encode, held_back
 from engine.landing.quarantine import Aside
 from engine.landing.schema import unify
@@ -236,7 +236,7 @@ class _Landing:
             metrics.records_failed += piece.failed
             for column, count in piece.failed_by_column.items():
                 metrics.failed_by_column[column] = metrics.failed_by_column.get(column, 0) + count
-            metrics.per_chunk.append({"number": piece.number, "rows": piece.read, "seconds": piece.seconds})
+            metrics.per_chunk.append(per_chunk(piece))
         metrics.chunks = len(found.pieces) - found.kept
         metrics.records_failed -= sum(rows.len() for rows in merged.aside.values())
         metrics.duplicates_removed = merged.unchanged + merged.outranked

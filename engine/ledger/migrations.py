@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from engine.ledger.tables import files, leases, metadata, pieces, quarantine, reads, schema_version
 
-VERSION = 3
+VERSION = 4
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -47,10 +47,16 @@ def _from_1(connection: sa.Connection) -> None:
 
 
 def _from_2(connection: sa.Connection) -> None:
-    """Rows are set aside."""
+    """Pieces tell how many attempts had failed before them; what comes from version 1 has them made with it."""
+    if "retries" not in {column["name"] for column in sa.inspect(connection).get_columns(pieces.name)}:
+        connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN retries INTEGER NOT NULL DEFAULT 0"))
+
+
+def _from_3(connection: sa.Connection) -> None:
+    """Rows are set aside; what comes from version 1 has its pieces made with it."""
     quarantine.create(connection)
-    if not any(column["name"] == "quarantined" for column in sa.inspect(connection).get_columns(pieces.name)):
-        connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN quarantined JSON"))  # version 1 had no such table
+    if "quarantined" not in {column["name"] for column in sa.inspect(connection).get_columns(pieces.name)}:
+        connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN quarantined JSON"))
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2}
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3}

@@ -35,6 +35,7 @@ class Piece:
         failed: rows left out for a null in a critical column, and how many per column.
         files: its rows that go on, in order.
         seconds: from the piece before it until it was written.
+        retries: attempts of its run that had failed before the one that landed it.
         quarantined: its rows that do not.
     """
 
@@ -45,6 +46,7 @@ class Piece:
     failed_by_column: Mapping[str, int]
     files: tuple[File, ...]
     seconds: float = 0.0
+    retries: int = 0
     quarantined: tuple[File, ...] = ()
 
 

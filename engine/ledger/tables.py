@@ -61,6 +61,7 @@ pieces = sa.Table(
     sa.Column("failed", sa.Integer, nullable=False),
     sa.Column("failed_by_column", sa.JSON, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("retries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("files", sa.JSON, nullable=False),
     sa.Column("quarantined", sa.JSON),
 )

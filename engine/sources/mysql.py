@@ -6,11 +6,12 @@
 | table with a primary or unique key        | ranges of that key, whatever its type, up to the largest there is    |
 | table without a key, above ``LIMIT_ROWS`` | parts by a hash of the whole row: a scan of the table for each       |
 
-Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted before
-and, if another number was read, after; that has to lie between the two counts, else the reading fails and may be
-repeated. Only where the count before was read is the reading ``counted``; parts by a hash never are: a row that is
-changed meanwhile moves between them. Without a bound of moments (see
-mysql_cursor) rows beyond the largest cursor there is at first are the next reading's.
+Ranges are not of one moment: MySQL has no snapshot that several connections could share. Their rows are counted beside
+the read in a snapshot of the moment before it and, if another number was read, after; that has to lie between the two
+counts, else the reading fails and may be repeated. Only where the count before was read is the reading ``counted``;
+parts by a hash never are: a row that is changed meanwhile moves between them. Without a bound of moments (see
+mysql_cursor) rows beyond the largest cursor there is at first are the next reading's. Dates that no calendar has are
+looked for by the very query that reads a table; before it, in a view or query.
 
 The attempts of one run go on from landed ranges that have as many rows as then. Another run goes on too, within
 ``RESUME_SECONDS``, from ranges that are unchanged: the rows of a large table come with a digest that the server
@@ -30,10 +31,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from engine.sources import Chunk, Promise, Request, Shared
-from engine.sources.mysql_columns import TEXTS, Column, check_cursor, comparable, compared, converted, planned
+from engine.sources.mysql_columns import (
+    TEXTS,
+    Column,
+    check_cursor,
+    comparable,
+    compared,
+    converted,
+    planned,
+    too_early,
+)
 from engine.sources.mysql_cursor import Bound, bound_of
 from engine.sources.mysql_plan import LIMIT_ROWS, Piece, Plan, check_dates, plan_of
-from engine.sources.mysql_session import GRACE_SECONDS, Bulk, Field, Panicked, Session, stalled
+from engine.sources.mysql_session import GRACE_SECONDS, Beside, Bulk, Field, Session, Unreadable, stalled
 from engine.sources.mysql_tables import Table, described
 from engine.sources.relation import CHUNK_ROWS, Probe, Relation, parts
 from engine.sources.threads import Stalled, Threads
@@ -91,7 +101,7 @@ class MySQLReading:
         else:
             self._plan = plan_of(session, relation, table, names, since)
         if self._plan.ranged:
-            self._plan = replace(self._plan, digested=self._plan.rows >= DIGEST_ROWS)
+            self._plan = replace(self._plan, digested=self._plan.most >= DIGEST_ROWS)
             self.seal = {
                 "bounds": [piece.mark["upto"] for piece in self._plan.pieces if piece.mark and "upto" in piece.mark],
                 "select": select,
@@ -128,15 +138,15 @@ class MySQLReading:
     def chunks(self) -> Iterator[Chunk]:
         """See `engine.sources.Reading.chunks`."""
         left = [piece for piece in self._plan.pieces if piece.number not in self.kept]
-        read, after = self._kept_rows, None
+        read = before = after = 0
         for item in self._checked(self._plan, left, self._kept_rows):
             if isinstance(item, Chunk):
                 yield item
             else:
-                read, after = item
-        counted, note = self._plan.rows == read, self.promise.note
+                read, before, after = item
+        counted, note = before == read, self.promise.note
         if not counted:
-            told = f"{read} rows were read; the database counted {self._plan.rows} before and {after} after"
+            told = f"{read} rows were read; the database counted {before} before and {after} after"
             note = f"{note}; {told}" if note else told
         self.promise = replace(self.promise, counted=counted and not self._plan.hashed, note=note)
 
@@ -149,27 +159,33 @@ class MySQLReading:
             if isinstance(item, Chunk):
                 yield item
 
-    def _checked(self, plan: Plan, pieces: Sequence[Piece], kept: int) -> Iterator[Chunk | tuple[int, int]]:
-        """The chunks of pieces; in the end, the number of rows read, and of those there are."""
+    def _checked(self, plan: Plan, pieces: Sequence[Piece], kept: int) -> Iterator[Chunk | tuple[int, int, int]]:
+        """The chunks of pieces; in the end, the number of rows read, of those there were before, and of those after."""
         relation = self._relation
         read = kept
-        with closing(self._pieces(plan, pieces)) as chunks:
-            self._stack.callback(chunks.close)
+        with ExitStack() as stack:
+            counting = None
+            if plan.rows is None:  # of the moment before the first piece is read, though worked out meanwhile
+                counting = stack.enter_context(closing(Beside(relation, plan.counting())))
+            chunks = stack.enter_context(closing(self._pieces(plan, pieces)))
+            self._stack.callback(stack.close)
             for chunk in chunks:
                 read += chunk.rows or 0
                 yield chunk
-        after = plan.rows
-        if read != plan.rows:
+                if counting is not None:
+                    counting.check()
+            before = after = int(counting.rows()[0][0]) if counting is not None else plan.rows or 0
+        if read != before:
             with Session(relation) as session:
                 after = plan.count(session)
-        if not min(plan.rows, after) <= read <= max(plan.rows, after):
+        if not min(before, after) <= read <= max(before, after):
             raise relation.error(
-                f"{read} rows were read where the database counts {after}, and {plan.rows} before",
+                f"{read} rows were read where the database counts {after}, and {before} before",
                 code="source.lost_rows",
                 fix="read again while less is written to it, or with consistent: true; if it stays so, report it",
                 transient=True,
             )
-        yield read, after
+        yield read, before, after
 
     def _pieces(self, plan: Plan, pieces: Sequence[Piece]) -> Generator[Chunk]:
         relation = self._relation
@@ -183,11 +199,11 @@ class MySQLReading:
             yield from threads.chunks(pieces)
         except Stalled:
             raise stalled(relation, relation.spec.timeout_seconds + GRACE_SECONDS) from None
-        except Panicked as panic:
+        except Unreadable as unreadable:
             with Session(relation) as session:
-                check_dates(session, relation, plan.table, plan.columns, plan.where)
+                check_dates(session, relation, plan)
             raise relation.error(
-                f"a value cannot be read: {panic}",
+                f"a value cannot be read: {unreadable}",
                 code="source.unsupported_value",
                 fix="read the column it is in as text with query: SELECT …, CAST(column AS CHAR) AS column",
             ) from None
@@ -209,6 +225,8 @@ def _read(relation: Relation, plan: Plan, bulk: Bulk, piece: Piece) -> Iterator[
         mark["sum"] = total
         table = table.select(range(table.num_columns - 1))
     table = converted(relation, plan.columns, table)
+    if too_early(plan.columns, table):
+        raise Unreadable("a date before the year 1")
     origin = f"{relation.location} {relation.spec.table or 'query'}"
     if len(plan.pieces) > 1:
         origin += f" {'range' if plan.ranged else 'part'} {piece.number + 1} of {len(plan.pieces)}"

@@ -29,12 +29,15 @@ from engine.sources.mysql_session import Field
 from engine.sources.relation import Relation
 
 DIGITS = 38  # of a 128-bit decimal
+NATIVE = (18, 10)  # digits before and after the point of decimals that connectorx keeps exactly
 LONG = 1024  # bytes of a text that are hashed by themselves: together they could be too long for the server
-UNSIGNED = 32  # the flag of a field
+UNSIGNED, ZEROFILL = 32, 64  # flags of a field
 BYTES = 63  # the charset of what is no text
 INTEGERS = {1: (pa.int8(), pa.uint8()), 2: (pa.int16(), pa.uint16()), 3: (pa.int32(), pa.uint32())}
 INTEGERS |= {9: INTEGERS[3], 8: (pa.int64(), pa.uint64())}
 DATES = {7: "timestamp", 10: "date", 12: "datetime", 14: "date"}
+# The year 1 as it is kept, and what as; pyarrow would import pandas to make a scalar of a date.
+EARLIEST = {pa.date32(): (pa.int32(), -719_162), pa.timestamp("us"): (pa.int64(), -719_162 * 86_400 * 10**6)}
 TEXTS = frozenset({15, 247, 248, 249, 250, 251, 252, 253, 254})
 AS_TEXT = {6: "null", 11: "time", 245: "json"}  # what CAST(… AS CHAR) gives
 NUMBERS = frozenset({*INTEGERS, 0, 4, 5, 13, 16, 246})
@@ -78,6 +81,9 @@ def planned(relation: Relation, field: Field) -> Column:
         precision = field.length - (field.scale > 0) - (not field.flags & UNSIGNED)
         if precision > DIGITS and not field.computed:
             return Column(field, text, pa.string())
+        fits = precision - field.scale <= NATIVE[0] and field.scale <= NATIVE[1]
+        if fits and not field.computed and not field.flags & ZEROFILL:
+            return Column(field, name, pa.decimal128(precision, field.scale))
         return Column(field, text, pa.decimal128(min(precision, DIGITS), field.scale))
     if field.type in DATES:
         return Column(field, name, pa.date32() if DATES[field.type] == "date" else pa.timestamp("us"))
@@ -133,7 +139,7 @@ def converted(relation: Relation, columns: Sequence[Column], table: pa.Table) ->
 
 
 def _cast(read: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if pa.types.is_decimal(kind):
+    if pa.types.is_decimal(kind) and pa.types.is_string(read.type):
         read = pc.replace_substring_regex(read, r"^(-?)0+(\d)", r"\1\2")  # of zerofill
     return read.cast(kind)
 
@@ -163,6 +169,34 @@ def impossible(column: Column) -> str | None:
         return None
     name = identifier(column.name)
     return f"({name} IS NOT NULL AND COALESCE(FROM_DAYS(TO_DAYS({name})) <> DATE({name}), TRUE))"
+
+
+def guard(columns: Sequence[Column]) -> str | None:
+    """A condition that is true, or by which the server fails at a date that no calendar has; None: they have no dates.
+
+    connectorx would panic at the date. Nearly all values pass by the first part, which costs the server half of what
+    `impossible` does; the second overflows (error 1690) where they must not pass.
+    """
+    conditions = []
+    for column in columns:
+        if wrong := impossible(column):
+            name = identifier(column.name)
+            passes = f"{name} > '1970-01-01'"
+            if DATES[column.field.type] != "timestamp":
+                passes = f"MONTH({name}) > 0 AND DAYOFMONTH({name}) BETWEEN 1 AND 28"
+            conditions.append(f"(({passes}) OR IF({wrong}, EXP(1000 + DAYOFMONTH({name})), 1))")
+    return " AND ".join(conditions) or None
+
+
+def too_early(columns: Sequence[Column], table: pa.Table) -> bool:
+    """Whether there is a date before the year 1, which `guard` may let pass."""
+    for column, read in zip(columns, table.columns, strict=True):
+        if column.arrow in EARLIEST:
+            kept_as, earliest = EARLIEST[column.arrow]
+            least = pc.min(read.cast(kept_as)).as_py()
+            if least is not None and least < earliest:
+                return True
+    return False
 
 
 def comparable(field: Field) -> str:

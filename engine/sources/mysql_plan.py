@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import SourceError
-from engine.sources.mysql_columns import BYTES, TEXTS, Column, Key, digest, identifier, impossible, planned
+from engine.sources.mysql_columns import BYTES, TEXTS, Column, Key, digest, guard, identifier, impossible, planned
 from engine.sources.mysql_session import Session
 from engine.sources.mysql_tables import Table
 from engine.sources.relation import CHUNK_BYTES, CHUNK_ROWS, Relation
@@ -43,8 +43,9 @@ class Plan:
         table: what is read.
         columns: of it.
         where: the conditions of all pieces.
-        rows: how many meet them.
+        rows: how many meet them; None: too many to have been counted before the read.
         pieces: which together have all those rows, each once.
+        most: of ranges, how many rows they can have.
         ranged: whether the pieces are ranges of the table's key.
         hashed: whether they are parts by a hash of the row: a row that is changed meanwhile moves between them.
         digested: whether each row comes with its digest, as an additional last column.
@@ -54,8 +55,9 @@ class Plan:
     table: Table
     columns: tuple[Column, ...]
     where: tuple[str, ...]
-    rows: int
+    rows: int | None
     pieces: tuple[Piece, ...] = (Piece(0),)
+    most: int = 0
     ranged: bool = False
     hashed: bool = False
     digested: bool = False
@@ -75,12 +77,17 @@ class Plan:
             order = " ORDER BY " + ", ".join(
                 f"{self.table.sql}.{identifier(part.name)}" for part in self.table.key.parts
             )
-        return f"SELECT {select} FROM {source}{_where(*self.where, piece.where)}{order}"
+        # The server would work out a view or query twice over: their dates are looked at before.
+        guarded = guard(self.columns) if self.table.stored else None
+        return f"SELECT {select} FROM {source}{_where(*self.where, piece.where, guarded)}{order}"
+
+    def counting(self, piece: Piece | None = None) -> str:
+        """The SELECT that counts the rows of all pieces, or one."""
+        return f"SELECT COUNT(*) FROM {self.table.sql}{_where(*self.where, piece.where if piece else None)}"
 
     def count(self, session: Session, piece: Piece | None = None) -> int:
         """How many rows there are now, of all pieces or one."""
-        conditions = _where(*self.where, piece.where if piece else None)
-        return int(session.rows(f"SELECT COUNT(*) FROM {self.table.sql}{conditions}")[0][0])
+        return int(session.rows(self.counting(piece))[0][0])
 
     def sums(self, session: Session, piece: Piece) -> tuple[int, str]:
         """How many rows a range has now, and the sum of their digests."""
@@ -117,28 +124,48 @@ def plan_of(
     bounds = None if relation.spec.consistent else bounds
     last = _largest(session, table, key, bounds) if key else None
     upto = (f"({' OR '.join(filter(None, [key.upto(last), key.nulls]))})",) if key and last else ()
-    rows = check_dates(session, relation, table, columns, (*where, *upto))
+    plan = Plan(table, columns, (*where, *upto), None)
+    known = bool(table.row_bytes) and not relation.spec.consistent
+    if key is not None and last is not None and known:
+        few = None if bounds is not None else _few(session, plan)
+        found = _ranges(session, plan, key, last, bounds) if few is None else replace(plan, rows=few)
+        if found is not None:
+            return found
+    rows = plan.count(session) if table.stored else check_dates(session, relation, plan)
     size = rows * table.row_bytes
-    if key is None or relation.spec.consistent or not table.row_bytes:
-        size = _bytes(session, table, columns, (*where, *upto))
-        table = replace(table, row_bytes=-(-size // max(1, rows)))
-    plan = Plan(table, columns, (*where, *upto), rows)
+    if key is None or not known:
+        size = _bytes(session, table, columns, plan.where)
+        plan = replace(plan, table=replace(table, row_bytes=-(-size // max(1, rows))))
+    plan = replace(plan, rows=rows)
     fits = rows <= LIMIT_ROWS and size <= LIMIT_BYTES
-    if bounds is None and rows <= max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes))):
+    if bounds is None and rows <= _step(plan.table):
         return plan
     if relation.spec.consistent:
         if not fits:
             raise _too_much(relation, rows, size, "remove consistent, or read less with filter")
         return plan
-    if key is not None and last is not None:
-        ranges = _ranges(session, table, key, plan, last, bounds)
+    if key is not None and last is not None and not known:
+        ranges = _ranges(session, plan, key, last, bounds)
         if ranges is not None:
             return ranges
     if fits:
         return plan
     if not table.stored:
         raise _too_much(relation, rows, size, "read a table with a key, or less with filter or query")
-    return _hashed(session, relation, plan)
+    return _hashed(session, relation, plan, rows)
+
+
+def _step(table: Table) -> int:
+    """The rows of a range."""
+    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes)))
+
+
+def _few(session: Session, plan: Plan) -> int | None:
+    """How many rows there are; None: more than one range has."""
+    step = _step(plan.table)
+    some = f"SELECT 1 FROM {plan.table.sql}{_where(*plan.where)} LIMIT {step + 1}"
+    rows = int(session.rows(f"SELECT COUNT(*) FROM ({some}) AS some_rows")[0][0])
+    return rows if rows <= step else None
 
 
 def _bytes(session: Session, table: Table, columns: Sequence[Column], where: Sequence[str]) -> int:
@@ -161,16 +188,17 @@ def _largest(
 
 
 def _ranges(
-    session: Session, table: Table, key: Key, plan: Plan, last: Sequence[str], bounds: Sequence[Sequence[str]] | None
+    session: Session, plan: Plan, key: Key, last: Sequence[str], bounds: Sequence[Sequence[str]] | None
 ) -> Plan | None:
-    """The plan in ranges of the key; None where too many rows have no key."""
+    """The plan in ranges of the table's key; None where too many rows have no key."""
+    table = plan.table
     nulls = Piece(0, f"({key.nulls})", {"null": True}) if key.nulls else None
     alone = plan.count(session, nulls) if nulls else 0
     if alone > LIMIT_ROWS:
         return None
     present = f"NOT ({key.nulls})" if key.nulls else None
-    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(1, table.row_bytes)))
-    bounds = [list(upto) for upto in bounds or _even(session, table, key, plan, last, step)]
+    step = _step(table)
+    bounds = [list(upto) for upto in bounds or _even(session, key, plan, last)]
     while True:
         where = _where(*plan.where, present, key.beyond(bounds[-1]) if bounds else None)
         select = f"SELECT {key.exact} FROM {table.forced}{where} ORDER BY {key.order} LIMIT 1 OFFSET {step - 1}"
@@ -188,33 +216,39 @@ def _ranges(
         pieces.append(Piece(number, " AND ".join(filter(None, conditions)), mark))
     if nulls:
         pieces.append(replace(nulls, number=len(pieces)))
-    return replace(plan, pieces=tuple(pieces), ranged=True, note=TORN if len(pieces) > 1 else None)
+    most = len(bounds) * step + alone
+    return replace(plan, pieces=tuple(pieces), ranged=True, most=most, note=TORN if len(pieces) > 1 else None)
 
 
-def _even(session: Session, table: Table, key: Key, plan: Plan, last: Sequence[str], step: int) -> list[list[str]]:
-    """Bounds of an integer key with few gaps, calculated; none where the key has to be walked."""
-    whole = len(plan.where) <= 1 and not key.nulls and plan.rows > 0
-    if not whole or len(key.parts) > 1 or not key.parts[0].type.endswith("int"):
+def _even(session: Session, key: Key, plan: Plan, last: Sequence[str]) -> list[list[str]]:
+    """Bounds of an integer key with few gaps, calculated; none where the key has to be walked.
+
+    However wrong the server's estimate is, no such range has more rows than one that was walked.
+    """
+    if len(plan.where) > 1 or key.nulls or len(key.parts) > 1 or not key.parts[0].type.endswith("int"):
         return []
-    ((least,),) = session.rows(f"SELECT CAST(MIN({identifier(key.parts[0].name)}) AS CHAR) FROM {table.forced}")
-    low, high = int(least), int(last[0])
-    if plan.rows < (high - low + 1) / 2:
+    name = identifier(key.parts[0].name)
+    ((least,),) = session.rows(f"SELECT CAST(MIN({name}) AS CHAR) FROM {plan.table.forced}")
+    if least is None:
+        return []
+    low, high, step = int(least), int(last[0]), _step(plan.table)
+    if (plan.table.rows_estimate or 0) < (high - low + 1) / 2:
         return []
     return [[str(upto)] for upto in range(low + step - 1, high, step)] + [list(last)]
 
 
-def _hashed(session: Session, relation: Relation, plan: Plan) -> Plan:
+def _hashed(session: Session, relation: Relation, plan: Plan, rows: int) -> Plan:
     """The plan in parts by a hash of the row, of about equal size."""
     values = []
     for field in plan.table.fields:
         name = identifier(field.name)
         values.append(f"HEX(LEFT({name}, 255))" if field.type in TEXTS or field.charset != BYTES else name)
-    parts_ = max(2, math.ceil(plan.rows / HASH_ROWS), math.ceil(plan.rows * plan.table.row_bytes / CHUNK_BYTES / 4))
+    parts_ = max(2, math.ceil(rows / HASH_ROWS), math.ceil(rows * plan.table.row_bytes / CHUNK_BYTES / 4))
     part = f"MOD(CRC32(CONCAT_WS(',', {', '.join(values)})), {parts_})"
     sizes = session.rows(f"SELECT {part} AS part, COUNT(*) FROM {plan.table.sql}{_where(*plan.where)} GROUP BY part")
     if max((size for _, size in sizes), default=0) > LIMIT_ROWS:
         fix = "give the table a primary key: too many of its rows are alike"
-        raise _too_much(relation, plan.rows, 0, fix)
+        raise _too_much(relation, rows, 0, fix)
     return replace(
         plan,
         rows=sum(size for _, size in sizes),
@@ -225,17 +259,15 @@ def _hashed(session: Session, relation: Relation, plan: Plan) -> Plan:
     )
 
 
-def check_dates(
-    session: Session, relation: Relation, table: Table, columns: Sequence[Column], where: Sequence[str]
-) -> int:
+def check_dates(session: Session, relation: Relation, plan: Plan) -> int:
     """The number of rows.
 
     Raises:
         SourceError: some have a date that no calendar has.
     """
-    checks = [(column, check) for column in columns if (check := impossible(column))]
+    checks = [(column, check) for column in plan.columns if (check := impossible(column))]
     sums = "".join(f", SUM({check})" for _, check in checks)
-    ((rows, *wrong),) = session.rows(f"SELECT COUNT(*){sums} FROM {table.sql}{_where(*where)}")
+    ((rows, *wrong),) = session.rows(f"SELECT COUNT(*){sums} FROM {plan.table.sql}{_where(*plan.where)}")
     for (column, _), count in zip(checks, wrong, strict=True):
         if count:
             name = identifier(column.name)

@@ -20,7 +20,7 @@ import pyarrow as pa
 from engine.errors import MissingExtra, SourceError
 from engine.sources import is_panic
 from engine.sources.relation import Relation
-from engine.sources.threads import Stalled, within
+from engine.sources.threads import Stalled, begin, within
 
 T = TypeVar("T")
 CONNECT_SECONDS = 10
@@ -37,6 +37,7 @@ SETTINGS = (
 LOGIN = frozenset({1044, 1045, 1049, 1130, 1251, 1698, 2059, 2061, 3118, 3159, 4151})
 DENIED = frozenset({1142, 1143, 1227, 1356, 1370})
 TOO_LONG = frozenset({1969, 3024})
+OUT_OF_RANGE = 1690
 TRANSIENT = frozenset(
     {
         1040,
@@ -63,8 +64,8 @@ TRANSIENT = frozenset(
 )
 
 
-class Panicked(Exception):  # noqa: N818 - what happened, for the caller to word
-    """connectorx met a value that it cannot read."""
+class Unreadable(Exception):  # noqa: N818 - what happened, for the caller to word
+    """There is a value that connectorx cannot read."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,10 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Logs out."""
         with suppress(self._failure, OSError):
             self._connection.close()
 
@@ -164,6 +169,47 @@ class Session:
             raise failure(self._relation, number, str(text or code)) from None
 
 
+class Beside:
+    """A small result of the moment it is asked for, worked out on the server while others are read.
+
+    Args:
+        relation: for its address, and the wording of errors.
+        sql: gives the rows.
+    """
+
+    def __init__(self, relation: Relation, sql: str) -> None:
+        self._relation, self._session = relation, Session(relation)
+        try:
+            self._session.rows("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+            ((self._number,),) = self._session.rows("SELECT connection_id()")
+        except BaseException:
+            self._session.close()
+            raise
+        self._rows = begin(lambda: self._ask(sql))
+
+    def _ask(self, sql: str) -> list[tuple[Any, ...]]:
+        with self._session:
+            return self._session.rows(sql)
+
+    def check(self) -> None:
+        """Raises the error that it ended by, if it did by now."""
+        if self._rows.done():
+            self._rows.result()
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The result, once it is there; the session's deadline holds."""
+        return self._rows.result()
+
+    def close(self) -> None:
+        """Ends it on the server, if it still runs; does not wait for that."""
+        if not self._rows.done():
+            begin(self._kill)
+
+    def _kill(self) -> None:
+        with suppress(SourceError), Session(self._relation) as session:
+            session.rows(f"KILL {int(self._number)}")
+
+
 class Bulk:
     """Whole results; one at a time. What runs can be stopped from another thread.
 
@@ -180,7 +226,7 @@ class Bulk:
         """The whole result of ``sql``.
 
         Raises:
-            Panicked: it has a value that connectorx cannot read.
+            Unreadable: it has a value that connectorx cannot read.
             SourceError: any other failure.
         """
         try:
@@ -197,14 +243,17 @@ class Bulk:
             )
         except BaseException as error:
             if is_panic(error):
-                raise Panicked(" ".join(str(error).split())[:200]) from None
+                raise Unreadable(" ".join(str(error).split())[:200]) from None
             if not isinstance(error, RuntimeError):
                 raise
             text = " ".join(str(error).split())
-            number = re.search(r"ERROR (\d+)", text)
+            found = re.search(r"ERROR (\d+)", text)
+            number = int(found[1]) if found else 0
             sentence = text.partition("ERROR ")[2].rstrip(" }") or text
+            if number == OUT_OF_RANGE:
+                raise Unreadable(sentence[:200]) from None
             lost = any(mark in text for mark in ("IoError", "DriverError", "CodecError", "waiting for connection"))
-            raise failure(self._relation, int(number[1]) if number else 2013 if lost else 0, sentence) from None
+            raise failure(self._relation, number or (2013 if lost else 0), sentence) from None
 
     def stop(self) -> None:
         """Ends what runs, on the server."""

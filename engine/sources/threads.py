@@ -1,11 +1,16 @@
 """Reading pieces in threads: bounded in memory, under a deadline, given up at once.
 
+No more pieces are begun than there are threads, until the caller has done with one: so many at most has the next run
+to read again, should this one be killed.
+
 A native driver that waits for a dead connection can be neither interrupted nor told to stop. So no driver runs in the
 caller's thread: the caller waits for chunks, can be interrupted there, and leaves a thread behind that does not answer.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import queue
 import threading
 import time
@@ -63,6 +68,13 @@ def result(future: Future[T], deadline: float) -> T:
         raise Stalled from None
 
 
+def give_back() -> None:
+    """Returns freed memory to the system, of which glibc keeps some for every thread that ever had any."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
 def within(seconds: float, call: Callable[[], T]) -> T:
     """What ``call`` gives, run in a thread that is left behind if it takes longer.
 
@@ -108,10 +120,9 @@ class Threads(Generic[Session, Piece]):
         stop = threading.Event()
         sessions: dict[int, Session] = {}
         count = min(self._workers, len(pieces))
-        threads = [
-            threading.Thread(target=self._work, args=(tasks, ready, stop, sessions), name=f"read-{i}", daemon=True)
-            for i in range(count)
-        ]
+        turn = threading.Semaphore(count)
+        work = (tasks, ready, turn, stop, sessions)
+        threads = [threading.Thread(target=self._work, args=work, name=f"read-{i}", daemon=True) for i in range(count)]
         for thread in threads:
             thread.start()
         answering = True
@@ -124,14 +135,19 @@ class Threads(Generic[Session, Piece]):
                     answering = False
                     raise Stalled from None
                 if isinstance(item, Chunk):
+                    last = item.last
                     yield item
                     del item  # its rows, while the next ones are waited for
+                    if last:
+                        turn.release()
+                        give_back()
                     continue
                 running -= 1
                 if item.error is not None:
                     raise item.error
         finally:
             stop.set()
+            turn.release(max(1, count))  # nobody waits for it any more
             for session in list(sessions.values()):
                 threading.Thread(target=self._cancel, args=(session,), daemon=True).start()
             _let_end(threads, JOIN_SECONDS if answering else 0.0)
@@ -140,6 +156,7 @@ class Threads(Generic[Session, Piece]):
         self,
         tasks: queue.SimpleQueue[Piece],
         ready: queue.Queue[Chunk | _End],
+        turn: threading.Semaphore,
         stop: threading.Event,
         sessions: dict[int, Session],
     ) -> None:
@@ -152,6 +169,9 @@ class Threads(Generic[Session, Piece]):
                         try:
                             piece = tasks.get_nowait()
                         except queue.Empty:
+                            break
+                        turn.acquire()
+                        if stop.is_set():
                             break
                         with closing(cast("Generator[Chunk, None, None]", self._read(session, piece))) as chunks:
                             for chunk in chunks:

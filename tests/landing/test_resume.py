@@ -107,7 +107,10 @@ def test_pieces_that_landed_before_a_failure_are_not_read_again(tmp_path: Path) 
     m = table.metrics
     assert (m.records_read, m.records_written, m.retries) == (5, 5, 2)
     assert (m.chunks, m.chunks_skipped) == (4, 0), "this run read them all, in three attempts"
-    assert [c["number"] for c in m.per_chunk] == [0, 1, 2, 3]
+    assert [(c["number"], c["rows"], c["retries"]) for c in m.per_chunk] == [(0, 1, 0), (1, 2, 0), (2, 1, 1), (3, 1, 2)]
+    for chunk in m.per_chunk:
+        assert list(chunk) == ["number", "rows", "seconds", "rows_per_second", "retries"]
+        assert chunk["rows_per_second"] == round(chunk["rows"] / chunk["seconds"], 1) > 0
     assert there(tmp_path) == {Path(f.path).name for f in table.files}
 
 

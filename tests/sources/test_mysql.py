@@ -280,6 +280,76 @@ def test_a_landed_range_that_was_updated_is_read_again(server: MariaDB, kind: st
     assert changed[2] == "é"
 
 
+DAMAGED = {
+    "d": ("date", "0000-00-00"),
+    "dt": ("datetime(6)", "2024-00-05 00:00:00"),
+    "ts": ("timestamp NULL", "0000-00-00 00:00:00"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("key", ["id int PRIMARY KEY", "id int"])
+@pytest.mark.usefixtures("small")
+def test_a_date_that_no_calendar_has_is_met_in_the_read(
+    server: MariaDB, kind: str, key: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mysql_plan, "LIMIT_ROWS", 600)
+    monkeypatch.setattr(mysql_plan, "HASH_ROWS", 250)
+    declared, value = DAMAGED[kind]
+    server.execute(
+        f"CREATE TABLE t ({key}, v {declared}, w date NOT NULL, x timestamp NULL);"
+        "INSERT INTO t SELECT seq, IF(seq % 7, '2024-01-31 10:00:00', NULL), '2024-02-29', NULL FROM seq_1_to_1000"
+    )
+    spec = database(server.url, table="t")
+    with opened(spec) as reading:
+        chunks = reading.chunks()
+        next(chunks)
+        # As many rows as before are readable, and counted: nothing but the read itself shows the damage.
+        server.execute(f"SET sql_mode = ''; UPDATE t SET v = '{value}' WHERE id > 700 AND id <= 702")
+        with pytest.raises(SourceError, match="column 'v' has zero or impossible dates in 2 rows") as caught:
+            list(chunks)
+    assert (caught.value.code, type(caught.value)) == ("source.unsupported_value", SourceError)
+    assert "CAST(`v` AS CHAR) AS `v`" in str(caught.value.fix)
+    assert read_counted(database(server.url, table="t", columns=["id", "w", "x"]), "w") == 1000
+    assert capfd.readouterr().err == ""
+
+
+def read_counted(spec: DatabaseSpec, column: str) -> int:
+    """The rows of a source, which has no null in the column."""
+    frame = read(spec)
+    assert frame[column].null_count() == 0
+    return frame.height
+
+
+@pytest.mark.usefixtures("small")
+def test_a_value_out_of_range_elsewhere_is_no_date(server: MariaDB) -> None:
+    server.execute("CREATE TABLE t (id int PRIMARY KEY, d date); INSERT INTO t SELECT seq, NULL FROM seq_1_to_300")
+    with pytest.raises(SourceError, match="DOUBLE value is out of range"):
+        read(database(server.url, table="t", filter="EXP(id + 600) > 0"))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_count_beside_the_read_ends_with_it(server: MariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT seq FROM seq_1_to_1000")
+    monkeypatch.setattr(mysql_plan.Plan, "counting", lambda _, __=None: "SELECT sleep(20)")
+    running_ = "SELECT info FROM information_schema.processlist WHERE info = 'SELECT sleep(20)'"
+    with opened(database(server.url, table="t")) as reading:
+        next(reading.chunks())
+        assert len(selected(server, running_)) == 1  # it is not waited for
+    deadline = time.monotonic() + 5
+    while selected(server, running_) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert selected(server, running_) == []
+
+
+@pytest.mark.usefixtures("small")
+def test_a_count_that_fails_fails_the_read(server: MariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT seq FROM seq_1_to_1000")
+    monkeypatch.setattr(mysql_plan.Plan, "counting", lambda _, __=None: "SELECT COUNT(*) FROM nowhere")
+    with pytest.raises(SourceError, match="nowhere"):
+        read(database(server.url, table="t"))
+
+
 @pytest.mark.usefixtures("small")
 def test_consistent_does_not_go_on_from_ranges(server: MariaDB) -> None:
     server.execute("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT seq FROM seq_1_to_500")

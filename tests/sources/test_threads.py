@@ -72,6 +72,23 @@ def test_what_is_read_ahead_is_bounded() -> None:
     assert driver.most <= 4
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_no_more_pieces_are_begun_than_there_are_threads(workers: int) -> None:
+    """What is begun and has not been used is what a killed run's next one reads again."""
+    driver, begun = Driver(), []
+
+    def read(session: int, piece: int) -> Iterator[Chunk]:
+        begun.append(piece)
+        yield from driver.read(session, piece)
+
+    used = 0
+    for chunk in Threads(driver.session, read, workers=workers, deadline=10).chunks(range(20)):
+        threading.Event().wait(0.005)
+        assert len(begun) <= used + workers
+        used += chunk.last
+    assert (used, sorted(begun)) == (20, list(range(20)))
+
+
 @pytest.mark.parametrize("where", ["session", "read"])
 def test_an_error_of_a_thread_is_the_callers(where: str) -> None:
     class Panic(BaseException):
