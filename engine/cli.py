@@ -23,6 +23,7 @@ from engine.types import Duration
 if TYPE_CHECKING:
     from engine.checks import Report
     from engine.plan import Plan
+    from engine.spec import Pipeline
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -140,6 +141,8 @@ def parser() -> argparse.ArgumentParser:
         help="keep superseded tables that landed within it, such as 7d (default: retention in the pipeline file)",
     )
 
+    _quarantine(commands)
+
     validate = _command(
         commands, "validate", _validate, "check the data of a pipeline's sources, or of one file", json=True
     )
@@ -182,6 +185,47 @@ def _command(commands: Any, name: str, handler: Handler, summary: str, *, json: 
     loudness.add_argument("-v", "--verbose", action="store_true", help="log every step")
     loudness.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     return command
+
+
+def _quarantine(commands: Any) -> None:
+    """The commands about rows that were set aside."""
+    summary = "list, show, replay or drop the rows that were set aside"
+    group = commands.add_parser(
+        "quarantine", help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    _pipeline(_command(actions, "list", _quarantine_list, "count the rows in quarantine, by source and run", json=True))
+
+    show = _command(actions, "show", _quarantine_show, "show the rows of a source, and why they are there", json=True)
+    _pipeline(show)
+    _whose(show, required=True)
+    show.add_argument("--check", metavar="CHECK", help="only rows that broke it, such as range.score, or range")
+    show.add_argument("--limit", metavar="N", type=_count, default=20, help="at most N rows (default: 20)")
+    show.add_argument(
+        "--out", metavar="FILE", help="write all of them to a .parquet, .csv or .ndjson file, to be mended"
+    )
+
+    replay = _command(
+        actions, "replay", _quarantine_replay, "run the pipeline over rows in quarantine; no source is read", json=True
+    )
+    _pipeline(replay)
+    _whose(replay, required=False)
+    replay.add_argument(
+        "--rows", metavar="FILE", help="take these rows instead: a file made by show --out, with mended values"
+    )
+    _as_of(replay)
+
+    drop = _command(actions, "drop", _quarantine_drop, "give up the rows of a source, for good", json=True)
+    _pipeline(drop)
+    _whose(drop, required=True)
+
+
+def _whose(command: argparse.ArgumentParser, *, required: bool) -> None:
+    command.add_argument(
+        "--source", metavar="SOURCE", required=required, help="rows of this source" + ("" if required else " only")
+    )
+    command.add_argument("--run", metavar="RUN", help="only rows that this run set aside")
 
 
 def _pipeline(command: argparse.ArgumentParser) -> None:
@@ -368,6 +412,73 @@ def _gc(options: argparse.Namespace) -> int:
     return 0
 
 
+def _quarantine_list(options: argparse.Namespace) -> int:
+    pipeline = _mistakes(options)
+    from engine.quarantine import held
+
+    found = held(pipeline)
+    if options.json:
+        _print_json([holding.to_dict() for holding in found])
+    elif not options.quiet:
+        from engine.report import show_holdings
+
+        show_holdings(found)
+    return 0
+
+
+def _quarantine_show(options: argparse.Namespace) -> int:
+    pipeline = _mistakes(options)
+    from engine import quarantine
+
+    which = {"source": options.source, "run": options.run, "check": options.check}
+    if options.out:
+        count = quarantine.export(pipeline, options.out, **which)
+        if options.json:
+            _print_json({"rows": count, "file": options.out})
+        elif not options.quiet:
+            _print(f"wrote {count:,} rows to {options.out}")
+        return 0
+    found = quarantine.records(quarantine.rows(pipeline, **which).head(options.limit))
+    if options.json:
+        _print_json(found)
+    elif not options.quiet:
+        from engine.report import show_rows
+
+        show_rows(found)
+    return 0
+
+
+def _quarantine_replay(options: argparse.Namespace) -> int:
+    pipeline = _mistakes(options)
+    from engine.quarantine import replay
+
+    which = {"source": options.source, "run": options.run, "mended": options.rows}
+    with _progress(options) as progress:
+        report = replay(pipeline, **which, as_of=options.as_of, progress=progress)
+    if options.json:
+        _print_json(report.to_dict())
+    elif not options.quiet or report.exit_code:
+        from engine.report import show_errors, show_replay
+
+        if options.quiet:
+            show_errors(report)
+        else:
+            show_replay(report, _compile(options.pipeline, options.as_of, history=False))
+    return report.exit_code
+
+
+def _quarantine_drop(options: argparse.Namespace) -> int:
+    pipeline = _mistakes(options)
+    from engine.quarantine import drop
+
+    count = drop(pipeline, source=options.source, run=options.run)
+    if options.json:
+        _print_json({"source": options.source, "rows": count})
+    elif not options.quiet:
+        _print(f"gave up {count:,} rows of {options.source}")
+    return 0
+
+
 def _schema(options: argparse.Namespace) -> int:
     if options.report:
         from engine.checks.shape import SCHEMA
@@ -437,6 +548,16 @@ def _write_junit(options: argparse.Namespace, reports: dict[str, Report], name: 
 
         strict = getattr(options, "strict", False)
         junit.write(options.junit, reports, name=name, properties=properties, strict=strict)
+
+
+def _mistakes(options: argparse.Namespace) -> Pipeline:
+    """The pipeline, once it is known to have no mistakes: they are answered before anything heavy loads."""
+    from engine.config import load_pipeline
+    from engine.plan import compile_plan
+
+    pipeline = load_pipeline(options.pipeline)
+    compile_plan(pipeline, getattr(options, "as_of", None), history=False)
+    return pipeline
 
 
 def _progress(options: argparse.Namespace) -> Any:

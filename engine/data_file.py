@@ -25,7 +25,6 @@ from engine.spec import FORMATS, AnySource, Pipeline, file_format
 from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
 
 _PARQUET = "**/*.parquet"  # of a folder
-Origins = Sequence[tuple[str, int]]  # each file and how many rows it has, in order
 
 
 def validate_file(
@@ -59,13 +58,8 @@ def validate_file(
     form = format or _format(location)
     if quarantine is not None:
         _check_quarantine(Path(quarantine), suite)
-    with _table(location, form) as (frame, origins), _aside(quarantine, [name for name, _ in origins]) as aside:
-        starts = list(accumulate((rows for _, rows in origins), initial=0))[: len(origins)]
-        places = pl.DataFrame(
-            {"start": starts, "origin": [name for name, _ in origins], "row": [0] * len(origins)},
-            schema={"start": pl.Int64, "origin": pl.String, "row": pl.Int64},
-        )
-        return suite.report(suite.judge(frame, origins=places if origins else None, quarantine=aside))
+    with _table(location, form) as (frame, origins), _aside(quarantine, origins["origin"].to_list()) as aside:
+        return suite.report(suite.judge(frame, origins=origins, quarantine=aside))
 
 
 def _suite(checks: str | Path, as_of: Any) -> Suite:
@@ -104,32 +98,42 @@ def _is_folder_of_s3(location: str) -> bool:
 
 
 @contextmanager
-def _table(location: str, form: str) -> Iterator[tuple[pl.LazyFrame, Origins]]:
-    """The rows, and the files that they lie in; none where a text format is read."""
+def _table(location: str, form: str) -> Iterator[tuple[pl.LazyFrame, pl.DataFrame]]:
+    """The rows, and where they lie: as `engine.checks.Suite.judge` takes it."""
     if form == "parquet" and location.startswith("s3://"):
         yield _scan_s3(location)
     elif form == "parquet":
         files = parquet_files(location)
-        yield scan_files(files, location), [(str(file), parquet_rows(file)) for file in files]
+        yield scan_files(files, location), _origins([(str(file), parquet_rows(file)) for file in files])
     else:
         with tempfile.TemporaryDirectory(prefix="maestro-") as folder:
-            yield _landed(location, form, Path(folder)), []
+            yield _landed(location, form, Path(folder))
 
 
-def _scan_s3(location: str) -> tuple[pl.LazyFrame, Origins]:
+def _origins(files: Sequence[tuple[str, int]]) -> pl.DataFrame:
+    """Of files, each with its number of rows, in order."""
+    starts = list(accumulate((rows for _, rows in files), initial=0))[: len(files)]
+    return pl.DataFrame(
+        {"start": starts, "origin": [name for name, _ in files], "row": [0] * len(files)},
+        schema={"start": pl.Int64, "origin": pl.String, "row": pl.Int64},
+    )
+
+
+def _scan_s3(location: str) -> tuple[pl.LazyFrame, pl.DataFrame]:
     spec = _source(f"{location.rstrip('/')}/{_PARQUET}" if _is_folder_of_s3(location) else location, "parquet")
     with open_source("data", spec, Path.cwd()).open(Request()) as reading:
         chunks = list(reading.chunks())
     frame = pl.concat([chunk.frame for chunk in chunks], how="diagonal_relaxed")
-    return frame, [(chunk.origin, chunk.rows or 0) for chunk in chunks]
+    return frame, _origins([(chunk.origin, chunk.rows or 0) for chunk in chunks])
 
 
-def _landed(location: str, form: str, folder: Path) -> pl.LazyFrame:
+def _landed(location: str, form: str, folder: Path) -> tuple[pl.LazyFrame, pl.DataFrame]:
     from engine.landing import land
 
     spec = _source(location, form)
     source = open_source("data", spec, Path.cwd())
-    return land(source, spec, folder / "data", name="data", memory_limit=DEFAULT_MEMORY_LIMIT).scan()
+    rows = land(source, spec, folder / "data", name="data", memory_limit=DEFAULT_MEMORY_LIMIT).rows()
+    return rows.scan(), rows.origins()
 
 
 def _source(location: str, form: str) -> AnySource:

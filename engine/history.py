@@ -60,7 +60,7 @@ class PastRun:
 
 def history(plan: Plan, newest: int) -> list[PastRun]:
     """The ``newest`` runs of a pipeline, oldest first."""
-    with _opened(plan) as ledger:
+    with opened(plan) as ledger:
         files = ledger.published(plan.pipeline)
         return [
             PastRun(
@@ -83,7 +83,7 @@ def verify_files(plan: Plan) -> Verified:
     Raises:
         LedgerError: a run is at work, so that files come and go.
     """
-    with _opened(plan) as ledger, ledger.lease(plan.pipeline):
+    with opened(plan) as ledger, ledger.lease(plan.pipeline):
         return verify(ledger, plan.pipeline, plan.output)
 
 
@@ -94,12 +94,17 @@ def collect_files(plan: Plan, retention: Duration | None) -> Collected:
         LedgerError: a run is at work.
     """
     sources = {source.name for source in plan.sources}
-    with _opened(plan) as ledger, ledger.lease(plan.pipeline):
-        return collect(ledger, plan.pipeline, plan.landing, sources=sources, retention=retention)
+    with opened(plan) as ledger, ledger.lease(plan.pipeline):
+        return collect(ledger, plan.pipeline, plan.landing, plan.quarantine, sources=sources, retention=retention)
 
 
 @contextmanager
-def _opened(plan: Plan) -> Iterator[Ledger]:
+def opened(plan: Plan) -> Iterator[Ledger]:
+    """The ledger of a pipeline that has run.
+
+    Raises:
+        UsageError: it has not.
+    """
     if not Ledger.exists(plan.workdir, plan.ledger_url):
         raise UsageError(
             f"{plan.pipeline} has not run yet: there is no ledger",

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MaestroError
+from engine.landing import LandedTable
 from engine.ledger import make_workdir
 from engine.outcome import SourceReport
 from engine.plan import Plan
 from engine.sources import Shared, open_source
-from engine.stages import Progress, Silent, judge, land_source
+from engine.stages import Progress, Silent, judge, judging_order, land_source
 
 if TYPE_CHECKING:
     from engine.sources.relation import Probe
@@ -58,16 +59,21 @@ def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceRepo
     make_workdir(plan.workdir)
     _forget_dead(plan.workdir / "validate")
     folder = plan.workdir / "validate" / f"{os.getpid()}-{uuid.uuid4().hex}"
-    reports = []
+    needed = set(plan.suites).union(*(suite.references for suite in plan.suites.values()))
+    tables: dict[str, LandedTable] = {}
+    reports: dict[str, SourceReport] = {}
     try:
         for source in plan.sources:
-            if source.name in plan.suites:
+            if source.name in needed:
                 with Shared() as shared:
-                    landed = land_source(plan, source, folder / source.name, progress, shared)
-                reports.append(judge(plan, source, landed, progress))
+                    tables[source.name] = land_source(plan, source, folder / source.name, progress, shared)
+        for source in judging_order(plan):
+            if source.name in plan.suites:
+                judged = judge(plan, source, tables, folder / source.name, progress)
+                reports[source.name], tables[source.name] = judged.report, judged.table
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return reports
+    return [reports[source.name] for source in plan.sources if source.name in reports]
 
 
 def _forget_dead(root: Path) -> None:

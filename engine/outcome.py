@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,49 @@ if TYPE_CHECKING:
     from engine.features.fit import Applied
 
 
+@dataclass(frozen=True)
+class Carried:
+    """Rows of earlier reads that no run had accepted, judged again with those that were read now."""
+
+    judged: int = 0
+    quarantined: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What became of every row that was read.
+
+    ``read = passed + quarantined + dropped + duplicates_removed``, always.
+    """
+
+    read: int = 0
+    passed: int = 0
+    quarantined: int = 0
+    dropped: int = 0
+    duplicates_removed: int = 0
+    carried_over: Carried = Carried()
+
+    def __post_init__(self) -> None:
+        if self.read != self.passed + self.quarantined + self.dropped + self.duplicates_removed or self.passed < 0:
+            raise AssertionError(f"the rows do not add up: {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, in a stable order."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        parts = f"{self.passed:,} passed + {self.quarantined:,} quarantined + {self.dropped:,} dropped"
+        return f"{self.read:,} read = {parts} + {self.duplicates_removed:,} duplicates"
+
+
 @dataclass
 class SourceReport:
     """What was read of a source, and what its checks found (None: it has none).
 
     Attributes:
         promise: what the reading vouches for.
+        balance: what became of the rows.
     """
 
     name: str
@@ -31,6 +68,7 @@ class SourceReport:
     state: str = "landed"
     mode: str = "full"
     promise: Promise = field(default_factory=Promise)
+    balance: Balance = Balance()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -40,6 +78,7 @@ class SourceReport:
             "mode": self.mode,
             "promise": self.promise.to_dict(),
             "metrics": self.metrics.to_dict(),
+            "balance": self.balance.to_dict(),
             "validation": self.report.to_dict() if self.report else None,
         }
 

@@ -144,6 +144,11 @@ class Plan:
         """Where landed tables lie."""
         return self.workdir / "landing" / self.pipeline
 
+    @property
+    def quarantine(self) -> Path:
+        """Where rows lie that were set aside."""
+        return self.workdir / "quarantine" / self.pipeline
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without secrets, in a stable order."""
         return {

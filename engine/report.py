@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.inspection import Probed
     from engine.outcome import RunReport, SourceReport
     from engine.plan import Plan, SourcePlan
+    from engine.quarantine import Holding
     from engine.stages import Progress
     from engine.upkeep import Verified
 
@@ -118,6 +119,7 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
 def _read_notes(source: SourceReport) -> Iterator[str]:
     """What a reading was beyond its counts: resumed, incremental, and how much it vouches for."""
     m, promise = source.metrics, source.promise
+    yield f"{source.name}: rows: {source.balance}"
     parts = []
     if source.mode != "full":
         counts = f"{m.rows_replaced:,} replaced, {m.rows_deleted:,} deleted"
@@ -155,7 +157,8 @@ def show_verified(found: Verified) -> None:
     for damage in found.damage:
         text = Text.assemble(("DAMAGED ", "bold red"), f"{damage.path} ({damage.belongs_to}): {damage.what}")
         console.print(text, soft_wrap=True)
-    counts = f"{found.landed:,} landed and {found.published:,} published files, {found.bytes / 2**20:,.1f} MiB"
+    kinds = f"{found.landed:,} landed, {found.quarantined:,} quarantined and {found.published:,} published files"
+    counts = f"{kinds}, {found.bytes / 2**20:,.1f} MiB"
     verdict = "all as recorded" if found.ok else f"{len(found.damage):,} damaged"
     console.print(Text(f"{counts}: {verdict}", style="bold green" if found.ok else "bold red"), soft_wrap=True)
 
@@ -185,6 +188,43 @@ def show_errors(report: RunReport) -> None:
     """Prints what blocked a run, and nothing else."""
     show_validation({s.name: s.report for s in report.sources if s.report}, errors_only=True)
     _show_blocked(report)
+
+
+def show_replay(report: RunReport, plan: Plan) -> None:
+    """Prints what a replay took back, found and published."""
+    show_run(report, plan)
+    again = [s.name for s in report.sources if s.mode == "full" and s.metrics.records_read]
+    for name in again:
+        text = f"  {name} is in mode full: the next run reads everything anew, so mend these rows in the source too"
+        _console().print(Text(text, style="yellow"), soft_wrap=True)
+
+
+def show_holdings(found: Sequence[Holding]) -> None:
+    """Prints how many rows are in quarantine."""
+    console = _console()
+    table = _table("In quarantine", "source", "rows", "run", "since", "broke", numbers=1)
+    for holding in found:
+        checks = ", ".join(f"{check} ({count:,})" for check, count in holding.checks.items())
+        table.add_row(holding.source, f"{holding.rows:,}", holding.run_id, holding.since, Text(checks, overflow="fold"))
+    console.print(table if found else "no row is in quarantine")
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows in quarantine, with why they are there."""
+    if not rows:
+        _console().print("no row is in quarantine for that")
+        return
+    *columns, reasons = rows[0]
+    table = _table("In quarantine", "broke", "origin", "row", *columns)
+    for row in rows:
+        why = row[reasons]
+        place = [", ".join(why["checks"]), why["origin"] or "", "" if why["row"] is None else str(why["row"])]
+        table.add_row(*(Text(text, overflow="fold") for text in place), *(Text(_shown(row[c])) for c in columns))
+    _console().print(table)
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else repr(value)
 
 
 def _show_blocked(report: RunReport) -> None:

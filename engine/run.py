@@ -7,26 +7,23 @@ after all of them have been computed, and nothing else in the output folder is e
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import LedgerError, MaestroError, SourceError, UsageError, is_interrupt, nearest
-from engine.landing import InLedger, LandedTable, changes, fresh
-from engine.landing.merge import worded
-from engine.ledger import Ledger, Read, make_folder
+from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt, nearest
+from engine.intake import Intake, Replaying
+from engine.ledger import Ledger
 from engine.outcome import RunReport, ViewReport
-from engine.plan import Plan, SourcePlan, ViewPlan, compile_plan, is_current
+from engine.plan import Plan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
-from engine.sources import Shared
 from engine.spec import Pipeline, secrets_of
-from engine.stages import Progress, Silent, judge, land_source
+from engine.stages import Progress, Silent
 from engine.steps import reached
 from engine.types import compact, iso, parse_moment, redact
 from engine.upkeep import collect
@@ -99,9 +96,14 @@ def execute(
     refit: bool = False,
     resume: Unfinished | None = None,
     reread: Collection[str] = (),
+    replay: Replaying | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
-    """Runs a compiled plan; see `run_pipeline`."""
+    """Runs a compiled plan; see `run_pipeline`.
+
+    Args:
+        replay: reads no source, but takes rows back from quarantine; see `engine.quarantine.replay`.
+    """
     _check_names(plan, reread)
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
     with Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
@@ -118,10 +120,12 @@ def execute(
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
         if not ledger.runs(plan.pipeline, newest=1):
             _set_aside(plan.landing)
+            _set_aside(plan.quarantine)
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
-        run = _Run(plan, ledger, report, refit, frozenset(reread), progress or Silent())
+        intake = Intake(plan, ledger, run_id, progress or Silent(), frozenset(reread), replay)
+        run = _Run(plan, ledger, report, intake, refit, progress or Silent())
         try:
             run.execute()
         except MaestroError as error:
@@ -176,28 +180,16 @@ def _set_aside(landing: Path) -> None:
         log.warning("the ledger knows nothing of what lies in %s: it was moved to %s", landing, aside)
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 class _Run:
     """One execution of a plan, from the first row read to the last value loaded."""
 
     def __init__(
-        self,
-        plan: Plan,
-        ledger: Ledger,
-        report: RunReport,
-        refit: bool,
-        reread: frozenset[str],
-        progress: Progress,
+        self, plan: Plan, ledger: Ledger, report: RunReport, intake: Intake, refit: bool, progress: Progress
     ) -> None:
         self.plan, self.ledger, self.report, self.progress = plan, ledger, report, progress
-        self.refit, self.reread = refit, reread
-        self.landed: dict[str, LandedTable] = {}
-        self.reads: dict[str, Read] = {}
-        self.accepted: dict[str, Read | None] = {}  # as it was before this run
-        self.has_achieved = False  # whether something of this run stays, should it fail
+        self.intake = intake
+        self.refit = refit
+        self.has_published = False
         self.fits: dict[str, Fit] = {}
         self.key_dtypes: dict[str, str] = {}
 
@@ -205,12 +197,10 @@ class _Run:
         if repo := self._repo():
             repo.check()
         self.collect()
-        with self._timed("read"), Shared() as shared:
-            for source in self.plan.sources:
-                self._land(source, shared)
+        with self._timed("read"):
+            self.intake.land()
         with self._timed("check"):
-            for source in self.plan.sources:
-                self._judge(source)
+            self.report.sources = self.intake.judge()
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
@@ -228,12 +218,18 @@ class _Run:
                 self._feast(repo)
         self.report.status = "done"
 
+    @property
+    def has_achieved(self) -> bool:
+        """Whether something of this run stays, should it fail."""
+        return self.has_published or bool(self.intake.bases.keys() & self.intake.reads.keys())
+
     def collect(self) -> None:
         """Drops landed files that nothing names, such as those of a killed run or of superseded tables."""
         collect(
             self.ledger,
             self.plan.pipeline,
             self.plan.landing,
+            self.plan.quarantine,
             retention=self.plan.retention,
         )
 
@@ -250,112 +246,6 @@ class _Run:
         yield
         self.report.seconds[stage] = time.monotonic() - started
 
-    def _land(self, source: SourcePlan, shared: Shared) -> None:
-        pipeline, run_id = self.plan.pipeline, self.report.run_id
-        base = self._base(source)
-        self.accepted[source.name] = self.ledger.table(pipeline, source.name, accepted=True) if base else None
-        started = datetime.now(UTC)
-        read_id = f"{compact(started)}-{uuid.uuid4().hex[:8]}"
-        read, pieces = self.ledger.begin_read(
-            Read(
-                read_id=read_id,
-                pipeline=pipeline,
-                source=source.name,
-                run_id=run_id,
-                location=source.location,
-                mode=source.mode,
-                state="reading",
-                fingerprint=source.fingerprint,
-                started_at=iso(started),
-                base=base.read_id if base else None,
-            )
-        )
-        journal = InLedger(self.ledger, read_id, read.seal, pieces)
-        folder = self.plan.landing / source.name / read_id
-        how = {"root": self.plan.workdir, "journal": journal, "base": base}
-        landed = land_source(self.plan, source, folder, self.progress, shared, **how)
-        metrics = landed.metrics
-        log.info(
-            "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
-        )
-        read = replace(
-            read,
-            state="landed",
-            seal=journal.seal,
-            position=landed.position,
-            trace=landed.trace,
-            promise=landed.promise.to_dict(),
-            schema=landed.schema,
-            metrics=metrics.to_dict(),
-            files=landed.files,
-        )
-        self.ledger.landed(read)
-        self.landed[source.name], self.reads[source.name] = landed, read
-        self.has_achieved = True
-        reached("table.landed")
-
-    def _base(self, source: SourcePlan) -> Read | None:
-        """The table that a read adds to; None where all is read: in mode full, at first, where it was asked for, and
-        once its declaration has changed or a file of the table is gone.
-
-        Raises:
-            SourceError: all would have to be read, which might not bring back what the table holds.
-        """
-        last = self.ledger.table(self.plan.pipeline, source.name) if source.mode != "full" else None
-        if last is None or source.name in self.reread:
-            return None
-        harmed = self._harmed(last)
-        if last.fingerprint == source.fingerprint and last.files and not harmed:
-            return last
-        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
-        if last.mode == "append" or (last.mode == "merge" and getattr(source.spec, "deletes", None) == "ignore"):
-            raise SourceError(
-                f"the landed table cannot be added to: {why}; it may hold rows that the source no longer has",
-                code="source.table_changed",
-                where=f"sources.{source.name}",
-                fix=f"undo that, or read everything anew: maestro run … --reread {source.name} (reread= in Python)",
-            )
-        log.warning("sources.%s: everything is read anew: %s", source.name, why)
-        return None
-
-    def _harmed(self, read: Read) -> list[str]:
-        """The files of a landed table that are gone, or of another size."""
-        return [file.path for file in read.files if not _is_whole(self.plan.workdir / file.path, file.bytes)]
-
-    def _judge(self, source: SourcePlan) -> None:
-        landed, read = self.landed[source.name], self.reads[source.name]
-        folder = self.plan.landing / source.name / read.read_id / "changes"
-        try:
-            judged = judge(self.plan, source, landed, self.progress, self._new_rows(source, landed, folder))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self.report.sources.append(judged)
-        found = judged.report.to_dict() if judged.report else None
-        if judged.report:
-            counts = {"errors": judged.report.errors, "warnings": judged.report.warnings}
-            log.info("checked %s: %s", source.name, judged.state, extra=self._about(source.name, counts))
-        self.ledger.judged(read.read_id, accepted=judged.state == "accepted", report=found)
-        reached("table.judged")
-
-    def _new_rows(self, source: SourcePlan, landed: LandedTable, folder: Path) -> pl.LazyFrame | None:
-        """The rows that no run has accepted yet: what this one read, and what blocked ones before it did."""
-        before = self.accepted[source.name]
-        if before is None or not before.files or source.name not in self.plan.suites:
-            return None
-        if before.fingerprint != source.fingerprint or self._harmed(before):
-            return None
-        make_folder(folder)
-        with worded(source.name):
-            feed = changes(
-                self.plan.workdir,
-                before.files,
-                landed.files,
-                folder,
-                keys=source.spec.deduplicate.keys if source.spec.deduplicate else (),
-                memory_limit=self.plan.memory_limit,
-            )
-        return fresh(feed, list(landed.schema))
-
     def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
         """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one."""
         from engine.features.inputs import Inputs
@@ -364,7 +254,7 @@ class _Run:
         self.progress.step("compute", name)
         report = ViewReport(name, settings=view.settings)
         self.report.views.append(report)
-        tables = {role: self.landed[source].paths for role, source in view_plan.sources.items()}
+        tables = {role: self.intake.tables[source].paths for role, source in view_plan.sources.items()}
         names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
         spill = staging.folder / "spill"
         with Inputs(view, tables, names=names, memory_limit=self.plan.memory_limit, spill=spill) as inputs:
@@ -454,7 +344,7 @@ class _Run:
             self.progress.step("publish", report.name)
             self.ledger.hold()
             part.publish()
-            self.has_achieved = True
+            self.has_published = True
             reached("file.published")
             report.files.append(str(file["path"]))
             if as_of in self.view_plan(report.name).again:

@@ -14,6 +14,7 @@ STEPS = (
     "piece.committed",
     "table.written",
     "table.landed",
+    "rows.quarantined",
     "table.judged",
     "files.staged",
     "files.recorded",

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from engine.ledger import Ledger, Read
+from engine.ledger import Ledger, Quarantined, Read
 from engine.steps import reached
 from engine.types import Duration, parse_moment
 
@@ -31,6 +31,7 @@ def collect(
     ledger: Ledger,
     pipeline: str,
     landing: Path,
+    quarantine: Path,
     *,
     sources: Collection[str] | None = None,
     retention: Duration | None = None,
@@ -38,22 +39,30 @@ def collect(
     """Drops what no later run needs; the caller holds the pipeline's lease.
 
     Kept are, of each source, the newest table, the newest accepted one, those that were superseded within
-    ``retention``, and the pieces of reads that a run may go on from.
+    ``retention``, and the pieces of reads that a run may go on from; and all rows in quarantine, until ``retention``
+    after they were replayed, dropped or superseded.
 
     Args:
         landing: the pipeline's landing folder.
+        quarantine: the pipeline's quarantine folder.
         sources: those that the pipeline declares; what belongs to others is dropped. None: all.
     """
-    there = list(_files(landing))  # before the names: what another holder of the lease lands meanwhile is not touched
+    there = [
+        *_files(landing),
+        *_files(quarantine),
+    ]  # before the names: what another holder of the lease lands meanwhile is not touched
     tables = ledger.tables(pipeline)
-    kept = _kept(tables, sources, datetime.now(UTC) - retention.delta if retention else None)
+    since = datetime.now(UTC) - retention.delta if retention else None
+    kept = _kept(tables, sources, since)
     superseded = [table.read_id for table in tables if table.read_id not in kept]
     if superseded:
         ledger.forget_tables(superseded)
     if sources is not None:
         ledger.forget_pieces(pipeline, keep=sources)
     named = {file.path for table in tables if table.read_id in kept for file in table.files}
-    named |= {file.path for piece in ledger.unfinished_pieces(pipeline) for file in piece.files}
+    pieces = ledger.unfinished_pieces(pipeline)
+    named |= {file.path for piece in pieces for file in (*piece.files, *piece.quarantined)}
+    named |= {entry.file.path for entry in ledger.quarantined(pipeline) if _is_kept(entry, since)}
     ledger.hold()
     count = size = 0
     for path in there:
@@ -61,7 +70,8 @@ def collect(
             size += path.stat().st_size
             path.unlink()
             count += 1
-    for folder in sorted((p for p in landing.rglob("*") if p.is_dir()), reverse=True):
+    folders = [path for root in (landing, quarantine) for path in root.rglob("*") if path.is_dir()]
+    for folder in sorted(folders, reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
     reached("landing.collected")
@@ -80,6 +90,12 @@ def _kept(tables: Sequence[Read], sources: Collection[str] | None, since: dateti
         if since is not None:  # a table is superseded when the next one lands
             kept |= {t.read_id for t, then in pairwise(of_source) if parse_moment(then.landed_at or "now") >= since}
     return kept
+
+
+def _is_kept(entry: Quarantined, since: datetime | None) -> bool:
+    if entry.state == "held":
+        return True
+    return since is not None and parse_moment(entry.ended_at or "now") >= since
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -104,6 +120,7 @@ class Verified:
 
     landed: int = 0
     published: int = 0
+    quarantined: int = 0
     bytes: int = 0
     damage: list[Damage] = field(default_factory=list)
 
@@ -116,13 +133,14 @@ class Verified:
             "ok": self.ok,
             "landed_files": self.landed,
             "published_files": self.published,
+            "quarantined_files": self.quarantined,
             "bytes": self.bytes,
             "damage": [d.to_dict() for d in self.damage],
         }
 
 
 def verify(ledger: Ledger, pipeline: str, output: Path) -> Verified:
-    """Reads every landed and every published file and compares rows, checksum and schema with the ledger.
+    """Reads every landed, quarantined and published file and compares rows, checksum and schema with the ledger.
 
     Args:
         output: the folder of published files.
@@ -138,11 +156,16 @@ def verify(ledger: Ledger, pipeline: str, output: Path) -> Verified:
             owner = f"sources.{table.source}"
             _look(found, ledger.workdir / file.path, owner, file.rows, file.sha256, table.schema)
     for piece in ledger.unfinished_pieces(pipeline):
-        for file in piece.files:
+        for file in (*piece.files, *piece.quarantined):
             if file.path not in seen:
                 seen.add(file.path)
                 found.landed += 1
                 _look(found, ledger.workdir / file.path, "an unfinished read", file.rows, file.sha256, None)
+    for entry in ledger.quarantined(pipeline):
+        if entry.state == "held" and entry.file.path not in seen:
+            found.quarantined += 1
+            file, owner = entry.file, f"the quarantine of sources.{entry.source}"
+            _look(found, ledger.workdir / file.path, owner, file.rows, file.sha256, None)
     for row in ledger.published(pipeline):
         found.published += 1
         note = "; a run ended before it had published it: run again" if row["state"] == "publishing" else ""

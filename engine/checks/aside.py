@@ -22,7 +22,7 @@ class Quarantine:
             ``quarantine`` (``_quarantine`` … where the table has a column of that name), a struct of ``id``,
             ``checks``, ``origin``, ``row``, ``run`` and ``read``.
         run: the run that judges.
-        read: the read that is judged.
+        read: the read that is judged: that of rows of which the origins do not name another.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Aside:
         Args:
             rows: with at least the table's columns.
             broken: the names of the checks that each broke: List(String).
-            places: ``origin`` (String) and ``row`` (Int64) of each, null where they are not known.
+            places: ``origin`` (String), ``row`` (Int64) and ``read`` (String) of each, null where they are not known.
         """
         number = pl.int_range(self.rows, self.rows + rows.height, eager=True).cast(pl.String)
         about = pl.DataFrame(
@@ -58,7 +58,7 @@ class Aside:
                 "origin": places["origin"],
                 "row": places["row"],
                 "run": pl.Series([self._quarantine.run]).new_from_index(0, rows.height),
-                "read": pl.Series([self._quarantine.read]).new_from_index(0, rows.height),
+                "read": places["read"].fill_null(self._quarantine.read),
             }
         ).to_struct(self._name)
         self._held.append(compacted(rows.select([column(name) for name in self._columns]).with_columns(about)))

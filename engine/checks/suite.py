@@ -153,8 +153,9 @@ class Suite:
             data: as in `validate`.
             scope: ``rows``: schema and row-wise checks; ``table``: uniqueness, freshness, row count, distribution,
                 which judge a table as a whole; ``all``: both, the latter without the rows that the former set aside.
-            origins: where rows came from: ``start`` (Int64, ascending: the number of a row), ``origin`` (String) and
-                ``row`` (Int64, its record number in the origin, or null); rows in between count on.
+            origins: where rows came from: ``start`` (Int64, ascending: the number of a row), ``origin`` (String),
+                ``row`` (Int64, its record number in the origin, or null) and maybe ``read`` (String); rows in between
+                count on.
             references: source: its data, for foreign keys.
             quarantine: where quarantined rows go; None: nowhere, they are only marked.
 

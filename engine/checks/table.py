@@ -378,15 +378,17 @@ class Table:
         return pl.DataFrame(shown).hstack(rows.select([column(name) for name in names]).get_columns()).to_dicts()
 
     def places(self, positions: pl.Series) -> pl.DataFrame:
-        """Where rows came from: ``origin`` and ``row`` (the record number in it), null where it is not known."""
+        """Where rows came from: ``origin``, ``row`` (the record number in it), ``read``; null where it is not known."""
         if self._origins is None or not len(self._origins):
             return pl.DataFrame(
-                {"origin": [None] * len(positions), "row": [None] * len(positions)},
-                schema={"origin": pl.String, "row": pl.Int64},
+                {name: [None] * len(positions) for name in ("origin", "row", "read")},
+                schema={"origin": pl.String, "row": pl.Int64, "read": pl.String},
             )
         rows = positions.cast(pl.Int64).to_frame("position")
-        found = rows.join_asof(self._origins.sort("start"), left_on="position", right_on="start", coalesce=False)
-        return found.select("origin", row=pl.col("row") + pl.col("position") - pl.col("start"))
+        known = self._origins.sort("start")
+        found = rows.join_asof(known, left_on="position", right_on="start", coalesce=False)
+        read = pl.col("read") if "read" in known.columns else pl.lit(None, pl.String).alias("read")
+        return found.select("origin", pl.col("row") + pl.col("position") - pl.col("start"), read)
 
     def at(self, positions: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
         """What a sample shows of the rows at ``positions``, in that order.

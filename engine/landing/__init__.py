@@ -7,7 +7,10 @@ position in one transaction. Files never change: whatever replaces one has a nam
 
 from engine.landing.changes import changes, fresh
 from engine.landing.journal import InLedger, Journal
-from engine.landing.land import LandedTable, land
+from engine.landing.land import land
 from engine.landing.metrics import Metrics
+from engine.landing.quarantine import Aside
+from engine.landing.replay import Replay
+from engine.landing.table import LandedTable, Rows
 
-__all__ = ["InLedger", "Journal", "LandedTable", "Metrics", "changes", "fresh", "land"]
+__all__ = ["Aside", "InLedger", "Journal", "LandedTable", "Metrics", "Replay", "Rows", "changes", "fresh", "land"]

@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 
 from engine.errors import SourceError, TransientSourceError, nearest
 from engine.frames import column as exactly
-from engine.landing import files
+from engine.landing import files, origin, quarantine
 from engine.landing.journal import Journal
+from engine.landing.origin import Segment
+from engine.landing.quarantine import Aside
 from engine.ledger import File, Piece, make_folder
 from engine.sources import Chunk, CursorValue, Promise, Reading, Request, Source, reading
 from engine.sources import Landed as LandedPiece
@@ -28,6 +30,7 @@ from engine.steps import reached
 
 log = logging.getLogger(__name__)
 
+_MOST_NUMBERS = 1_000_000  # of rows, held to tell where the others came from
 Wait = Callable[[float], object]
 
 
@@ -53,6 +56,10 @@ class Extracted:
     def files(self) -> list[File]:
         return [file for piece in self.pieces for file in piece.files]
 
+    @property
+    def quarantined(self) -> list[File]:
+        return [file for piece in self.pieces for file in piece.quarantined]
+
 
 @dataclass
 class Extraction:
@@ -63,6 +70,7 @@ class Extraction:
         folder: where the files go, below it.
         since: where the cursor goes on; None: everything.
         trace: what the source left for this read.
+        aside: where rows with a null in a critical column go.
         find_keys: columns (as landed) that name a row, to learn which rows the source still has; empty: not asked.
         progress: called with the number of rows landed so far.
         wait: sleeps between attempts; default: really.
@@ -74,6 +82,7 @@ class Extraction:
     folder: Path
     name: str
     journal: Journal
+    aside: Aside = field(default_factory=Aside)
     since: CursorValue | None = None
     trace: Mapping[str, Any] | None = None
     find_keys: Sequence[str] = ()
@@ -90,6 +99,8 @@ class Extraction:
             LedgerError: the workdir cannot be written.
         """
         make_folder(self.folder)
+        if self.aside.folder:
+            make_folder(self.aside.folder)
         self._drop_lost_pieces()
         self._earlier = set(self.journal.pieces)
         for attempt in range(self.spec.max_retries + 1):
@@ -112,7 +123,7 @@ class Extraction:
     def _drop_lost_pieces(self) -> None:
         """Forgets pieces of an interrupted run whose files are gone or cut short."""
         for number, piece in list(self.journal.pieces.items()):
-            for file in piece.files:
+            for file in (*piece.files, *piece.quarantined):
                 path = self.root / file.path
                 if not path.is_file() or path.stat().st_size != file.bytes:
                     del self.journal.pieces[number]
@@ -141,9 +152,9 @@ class Extraction:
         self._earlier &= set(self.journal.pieces)
         for piece in before.values():
             if piece.number not in self.journal.pieces:
-                for file in piece.files:
+                for file in (*piece.files, *piece.quarantined):
                     path = self.root / file.path
-                    if path.parent == self.folder:  # what another read landed, its table may name
+                    if path.parent in (self.folder, self.aside.folder):  # what another read landed, its table may name
                         path.unlink(missing_ok=True)
 
     def _keys(self, opened: Reading) -> list[Path]:
@@ -185,9 +196,9 @@ class _Pass:
                 if self.extraction.progress:
                     self.extraction.progress(self.rows)
         except BaseException:
-            for part in (part for parts in self.parts.values() for part in parts):
+            for file in (file for parts in self.parts.values() for part in parts for file in part.all_files):
                 with suppress(OSError):
-                    (self.extraction.root / part.file.path).unlink(missing_ok=True)
+                    (self.extraction.root / file.path).unlink(missing_ok=True)
             raise
 
     def _commit(self, chunk: Chunk) -> None:
@@ -207,48 +218,38 @@ class _Pass:
                 files=tuple(part.file for part in parts),
                 seconds=round(now - self.since, 6),
                 retries=self.retries,
+                quarantined=tuple(part.quarantined for part in parts if part.quarantined),
             )
         )
         self.since = now
 
     def _write(self, chunk: Chunk) -> _Part:
-        """Writes a chunk: renamed, rows with a null in a critical column left out, everything counted."""
-        path = files.new_path(self.extraction.folder, f"chunk-{chunk.number:06d}-{chunk.part:03d}")
+        """Writes a chunk: renamed, rows with a null in a critical column set aside, everything counted."""
+        extraction = self.extraction
+        path = files.new_path(extraction.folder, f"chunk-{chunk.number:06d}-{chunk.part:03d}")
         with reading(chunk.origin, self.name, self.secrets):
             frame = self._mapped(chunk)
-            schema = frame.collect_schema()
-            null = {c: _is_null(c, schema[c]) for c in self.spec.critical_columns}
-            good = frame.filter(~pl.any_horizontal(*null.values())) if null else frame
-            if chunk.rows is None:
-                # Counting beside writing takes memory, so it is left to sources that know their rows.
-                sink = good.sink_parquet(path, compression="zstd", compression_level=1, lazy=True)
-                read = int(pl.collect_all([sink, frame.select(pl.len())], engine="streaming")[1].item())
-            else:
-                files.write(good, path)
-                read = chunk.rows
+            read = chunk.rows if chunk.rows is not None else _count(frame)
+            segments = origin.arrived(chunk, extraction.aside.read, read)
+            nulls = _Nulls(frame, self.spec.critical_columns)
+            files.write(nulls.without(), path, nulls.left_of(segments))
+            quarantined = None
+            if nulls.rows and extraction.aside.folder:
+                aside = files.new_path(extraction.aside.folder, f"null-{chunk.number:06d}-{chunk.part:03d}")
+                nulls.write(aside, segments, extraction.aside.run)
+                quarantined = files.seal(aside, extraction.root)
             reached("piece.written")
-            file = files.seal(path, self.extraction.root)
-            failed, by_column = self._failed(frame, null, read - file.rows)
-        if failed != read - file.rows:
+            part = _Part(files.seal(path, extraction.root), read, nulls.rows, nulls.by_column, quarantined)
+        if part.failed != read - part.file.rows or (quarantined and quarantined.rows != part.failed):
             raise SourceError(
-                f"{chunk.origin}: {read} rows are there, {failed} of them are left out, but {file.rows} were written",
+                f"{chunk.origin}: {read} rows are there, {part.failed} of them are left out, but {part.file.rows} were "
+                "written",
                 code="source.count_mismatch",
                 where=f"sources.{self.name}",
                 fix="the source changed while it was read, or is damaged; run again",
             )
-        self.rows += file.rows
-        return _Part(file, read, failed, by_column)
-
-    def _failed(self, frame: pl.LazyFrame, null: Mapping[str, pl.Expr], missing: int) -> tuple[int, dict[str, int]]:
-        """How many rows have a null in a critical column; counted, also per column, only where rows are missing."""
-        if not missing or not null:
-            return 0, dict.fromkeys(null, 0)
-        failed, *each = (
-            frame.select(pl.any_horizontal(*null.values()).sum().alias("failed"), *(n.sum() for n in null.values()))
-            .collect(engine="streaming")
-            .row(0)
-        )
-        return int(failed), dict(zip(null, map(int, each), strict=True))
+        self.rows += part.file.rows
+        return part
 
     def _mapped(self, chunk: Chunk) -> pl.LazyFrame:
         """The chunk's frame with its columns renamed and those there that it must have."""
@@ -299,13 +300,72 @@ class _Part:
     read: int
     failed: int
     failed_by_column: Mapping[str, int]
+    quarantined: File | None = None
+
+    @property
+    def all_files(self) -> list[File]:
+        return [self.file, *([self.quarantined] if self.quarantined else [])]
+
+
+class _Nulls:
+    """The rows of a frame with a null in a critical column.
+
+    Attributes:
+        rows: how many.
+        by_column: of those, per column.
+    """
+
+    def __init__(self, frame: pl.LazyFrame, columns: Sequence[str]) -> None:
+        schema = frame.collect_schema()
+        self._frame = frame
+        self._null = {column: _is_null(column, schema[column]) for column in columns}
+        self._index = files.index_name(schema)
+        self._numbers: pl.Series | None = None  # of the rows, unless they are too many
+        self.rows, self.by_column = 0, dict.fromkeys(columns, 0)
+        if columns:
+            self._find()
+
+    def _find(self) -> None:
+        flags = [null.alias(str(i)) for i, null in enumerate(self._null.values())]
+        found = self._numbered().select(self._index, *flags).head(_MOST_NUMBERS).collect(engine="streaming")
+        if found.height < _MOST_NUMBERS:
+            self._numbers, counts = found[self._index], found.drop(self._index).sum()
+        else:
+            counts = self._numbered().select(*flags).sum().collect(engine="streaming")
+        self.rows = found.height if self._numbers is not None else _count(self._numbered())
+        if self.rows:
+            self.by_column = dict(zip(self._null, counts.row(0), strict=True))
+
+    def _numbered(self) -> pl.LazyFrame:
+        """Those rows, with their number."""
+        return self._frame.with_row_index(self._index).filter(pl.any_horizontal(*self._null.values()))
+
+    def without(self) -> pl.LazyFrame:
+        """The frame without them."""
+        return self._frame.filter(~pl.any_horizontal(*self._null.values())) if self.rows else self._frame
+
+    def left_of(self, segments: Sequence[Segment]) -> list[Segment]:
+        """The segments of the rows that stay."""
+        if self.rows == 0:
+            return list(segments)
+        if self._numbers is not None:
+            return origin.without(segments, self._numbers)
+        left = sum(segment.rows for segment in segments) - self.rows
+        known = {(segment.read, segment.origin) for segment in segments}
+        [(read, place)] = known if len(known) == 1 else [(segments[0].read, "")]
+        return [Segment(left, read, place)] if left else []
+
+    def write(self, path: Path, segments: Sequence[Segment], run: str) -> None:
+        """Writes them as a quarantine file."""
+        names = [pl.when(null).then(pl.lit(f"critical_columns.{column}")) for column, null in self._null.items()]
+        checks = pl.concat_list(names).list.drop_nulls()
+        quarantine.write(self._numbered(), path, self._index, checks, segments, run)
 
 
 def nothing(extraction: Extraction) -> File:
     """An empty table of a source that gave no records, with the columns that its declaration names."""
-    path = files.new_path(extraction.folder, "empty")
     names = dict.fromkeys(column for _, column in needed(extraction.spec))
-    pl.DataFrame(schema=dict.fromkeys(names or ["nothing"], pl.Null())).write_parquet(path)
+    path = files.empty(dict.fromkeys(names or ["nothing"], pl.Null()), extraction.folder)
     return files.seal(path, extraction.root)
 
 
@@ -325,6 +385,11 @@ def footer_bytes(paths: Iterable[Path]) -> int:
     """The size of all columns, uncompressed."""
     footers = map(pq.read_metadata, paths)
     return sum(f.row_group(i).total_byte_size for f in footers for i in range(f.num_row_groups))
+
+
+def _count(frame: pl.LazyFrame) -> int:
+    rows: int = frame.select(pl.len()).collect(engine="streaming").item()
+    return rows
 
 
 def _is_null(column: str, dtype: pl.DataType) -> pl.Expr:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from engine.frames import column as exactly
+from engine.landing import origin
+from engine.landing.origin import Segment
 from engine.ledger import File
 
 # Of a table that grows run by run: smaller files are put together, up to so many rows, once there are so many of them.
@@ -25,9 +28,10 @@ def new_path(folder: Path, stem: str) -> Path:
     return folder / f"{stem}-{uuid.uuid4().hex[:12]}.parquet"
 
 
-def write(frame: pl.LazyFrame, path: Path) -> None:
-    """Writes a landed file; make it durable with `seal`."""
-    frame.sink_parquet(path, compression="zstd", compression_level=1, maintain_order=True)
+def write(frame: pl.LazyFrame, path: Path, segments: Sequence[Segment] = ()) -> None:
+    """Writes a landed file, with where its rows came from; make it durable with `seal`."""
+    known = origin.metadata(segments) if segments else None
+    frame.sink_parquet(path, compression="zstd", compression_level=1, maintain_order=True, metadata=known)
 
 
 def seal(path: Path, root: Path) -> File:
@@ -55,6 +59,23 @@ def index_name(columns: Iterable[str]) -> str:
     return max(columns, key=len, default="") + "#"
 
 
+def empty(schema: Mapping[str, pl.DataType], folder: Path) -> Path:
+    """A file without rows."""
+    path = new_path(folder, "empty")
+    write(pl.LazyFrame(schema=schema), path)
+    return path
+
+
+def without(path: Path, rows: pl.Series, folder: Path) -> Path:
+    """A copy of a landed file that lacks some of its rows, given by their numbers."""
+    index = index_name(schema(path))
+    gone = pl.LazyFrame({index: rows.cast(pl.get_index_type())})
+    left = scan(path, row_index=index).join(gone, on=index, how="anti", maintain_order="left").drop(index)
+    copy = new_path(folder, path.stem.rpartition("-")[0] or "chunk")
+    write(left, copy, origin.without(origin.of(path), rows))
+    return copy
+
+
 def compact(paths: Sequence[Path], folder: Path) -> list[Path]:
     """The same rows in the same order; neighbours that are small become one file, once there are many such.
 
@@ -71,7 +92,8 @@ def compact(paths: Sequence[Path], folder: Path) -> list[Path]:
             continue
         if len(group) > 1:
             whole = new_path(folder, "compacted")
-            write(pl.concat(map(scan, group)), whole)
+            segments = chain.from_iterable(map(origin.of, group))
+            write(pl.concat(map(scan, group)), whole, origin.joined(segments))
             group = [whole]
         kept += group
         group = []
@@ -88,7 +110,7 @@ def cast(path: Path, target: dict[str, pl.DataType], folder: Path, blank: Contai
     columns = {c: exactly(c).cast(t) if c in have else pl.lit(None, t) for c, t in target.items()}
     copy = new_path(folder, "cast")
     # with_columns keeps the rows of a file that has none of these columns; select alone would make them one
-    write(scan(path).with_columns(**columns).select(map(exactly, target)), copy)
+    write(scan(path).with_columns(**columns).select(map(exactly, target)), copy, origin.of(path))
     before, after = (pq.read_metadata(p).num_rows for p in (path, copy))
     if before != after:
         raise AssertionError(f"{path.name}: {before} rows became {after}")

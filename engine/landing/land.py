@@ -4,55 +4,28 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
-import polars as pl
 import pyarrow.parquet as pq
 
 from engine.frames import column as exactly
-from engine.landing import files
+from engine.landing import files, quarantine
 from engine.landing.extract import Extracted, Extraction, Wait, footer_bytes, nothing
 from engine.landing.journal import InMemory, Journal
 from engine.landing.merge import Merge, Merged
 from engine.landing.metrics import Metrics, per_chunk
 from engine.landing.position import decode, earlier, encode, held_back
+from engine.landing.quarantine import Aside
 from engine.landing.schema import unify
+from engine.landing.table import LandedTable
 from engine.ledger import File, Read
-from engine.sources import CursorValue, Promise, Source, reading
+from engine.sources import CursorValue, Source, reading
 from engine.spec import DatabaseSpec, SourceSpec, secrets_of
 from engine.steps import reached
-
-
-@dataclass(frozen=True)
-class LandedTable:
-    """A landed table: its files in order (at least one, maybe without rows), and how it came about.
-
-    Attributes:
-        root: the folder that the files' paths start from.
-        position: where the next read goes on, JSON-ready; None without a cursor.
-        trace: what the source left for its next read.
-        schema: column: dtype.
-    """
-
-    root: Path
-    files: tuple[File, ...]
-    metrics: Metrics
-    schema: Mapping[str, str] = field(default_factory=dict)
-    position: Mapping[str, Any] | None = None
-    trace: Mapping[str, Any] | None = None
-    promise: Promise = field(default_factory=Promise)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files, absolute."""
-        return tuple(self.root / file.path for file in self.files)
-
-    def scan(self) -> pl.LazyFrame:
-        """The whole table, lazily."""
-        return pl.scan_parquet(list(self.paths), hive_partitioning=False, glob=False)
 
 
 def land(
@@ -64,7 +37,9 @@ def land(
     memory_limit: str,
     root: Path | None = None,
     journal: Journal | None = None,
+    aside: Aside | None = None,
     base: Read | None = None,
+    earlier: bool = False,
     progress: Callable[[int], object] | None = None,
     wait: Wait | None = None,
 ) -> LandedTable:
@@ -76,7 +51,9 @@ def land(
     Args:
         root: the folder that recorded paths start from; default: ``folder``.
         journal: where landed pieces are recorded; default: nowhere.
+        aside: where rows with a null in a critical column go; default: they are only counted.
         base: the read whose table this one extends; None: this read is the whole table.
+        earlier: whether the rows are older than those of ``base``, whose position and trace stay.
         progress: called with the number of rows landed so far.
         wait: sleeps between attempts; default: really.
 
@@ -91,14 +68,15 @@ def land(
         folder,
         name,
         journal or InMemory(),
+        aside or Aside(),
         since=_since(spec, base, name),
         trace=base.trace if base else None,
-        find_keys=_find_keys(spec, base),
+        find_keys=() if earlier else _find_keys(spec, base),
         progress=progress,
     )
     if wait is not None:
         extraction.wait = wait
-    landing = _Landing(extraction, spec, base, memory_limit)
+    landing = _Landing(extraction, spec, base, memory_limit, earlier)
     found = extraction.run()
     try:
         table = landing.finish(found)
@@ -130,6 +108,7 @@ class _Landing:
     spec: SourceSpec
     base: Read | None
     memory_limit: str
+    earlier: bool = False
 
     def finish(self, found: Extracted) -> LandedTable:
         extraction, root = self.extraction, self.extraction.root
@@ -138,9 +117,14 @@ class _Landing:
         largest = self._largest(new)
         came = set(files.schema(new[0]))
         had = set(self.base.schema or came) if self.base else came
-        with reading("the landed chunks", extraction.name, secrets_of(self.spec)):
-            paths = unify([*old, *new], extraction.folder, name=extraction.name, open_schema=found.open_schema)
-            merge = self._merge(paths[: len(old)], paths[len(old) :], found)
+        with reading("the landed chunks", extraction.name, secrets_of(self.spec)), self._set_aside(found) as aside:
+            parts = unify(
+                [*old, *new, *chain.from_iterable(aside)],
+                extraction.folder,
+                name=extraction.name,
+                open_schema=found.open_schema,
+            )
+            merge = self._merge(parts, found, (len(old), len(new), len(aside[0]), len(aside[1])))
             merge.gained, merge.lost = frozenset(came - had), frozenset(had - came)
             merged = merge.run()
             kept = self._worth_keeping(merged.files)
@@ -151,11 +135,48 @@ class _Landing:
         known = {root / f.path: f for f in (*found.files, *(self.base.files if self.base else ()))}
         with reading("the landed chunks", extraction.name, secrets_of(self.spec)):
             table = tuple(known[p] if p in known else files.seal(p, root) for p in kept)
+            quarantined = tuple(self._quarantined(found, merged))
         reached("table.written")
         metrics = self._metrics(found, merged, table)
-        position = self._forward(held_back(largest, found.bound))
         schema = {name: str(dtype) for name, dtype in files.schema(root / table[0].path).items()}
-        return LandedTable(root, table, metrics, schema, encode(position), found.trace, found.promise)
+        return LandedTable(
+            root,
+            table,
+            metrics,
+            schema,
+            position=encode(self._forward(held_back(largest, found.bound))),
+            trace=self.base.trace if self.base and self.earlier else found.trace,
+            promise=found.promise,
+            quarantined=quarantined,
+        )
+
+    @contextmanager
+    def _set_aside(self, found: Extracted) -> Iterator[tuple[list[Path], list[Path]]]:
+        """The rows that are held already, and those set aside now, as rows of the table; where one may be the other."""
+        sides: tuple[list[Path], list[Path]] = ([], [])
+        held = self.extraction.aside.held if self.base and not self.earlier else ()
+        try:
+            for side, paths in zip(sides, (held, self._paths(found.quarantined) if held else ()), strict=True):
+                for path in paths:
+                    side.append(files.new_path(self.extraction.folder, "aside"))
+                    files.write(quarantine.without_reasons(path), side[-1])
+            yield sides
+        finally:
+            for path in chain.from_iterable(sides):
+                path.unlink(missing_ok=True)
+
+    def _quarantined(self, found: Extracted, merged: Merged) -> Iterator[File]:
+        """What was set aside now, without what is held already."""
+        for number, file in enumerate(found.quarantined):
+            again = merged.aside.get(number)
+            if again is None or again.is_empty():
+                yield file
+            elif again.len() < file.rows and self.extraction.aside.folder:
+                path = files.without(self.extraction.root / file.path, again, self.extraction.aside.folder)
+                yield files.seal(path, self.extraction.root)
+
+    def _paths(self, found: Iterable[File]) -> list[Path]:
+        return [self.extraction.root / file.path for file in found]
 
     def _forward(self, position: CursorValue | None) -> CursorValue | None:
         """A position never goes back: what lateness read again is no reason to read even more next time."""
@@ -168,7 +189,7 @@ class _Landing:
 
     def _largest(self, new: list[Path]) -> CursorValue | None:
         cursor = self.spec.cursor if isinstance(self.spec, DatabaseSpec) else None
-        if cursor is None:
+        if cursor is None or self.earlier:
             return None
         column = exactly(cursor)
         values = []
@@ -178,7 +199,13 @@ class _Landing:
             values.append(files.scan(path).select(kept.max().alias("largest")).collect().item())
         return max((v for v in values if v is not None), default=None)
 
-    def _merge(self, old: list[Path], new: list[Path], found: Extracted) -> Merge:
+    def _merge(self, parts: list[Path], found: Extracted, counts: Sequence[int]) -> Merge:
+        """
+        Args:
+            counts: how many of the ``parts`` are of the table so far, new, held, and set aside now.
+        """
+        given = iter(parts)
+        old, new, held, aside = (list(islice(given, count)) for count in counts)
         spec = self.spec
         database = spec if isinstance(spec, DatabaseSpec) else None
         merges = database is not None and database.effective_mode == "merge"
@@ -193,6 +220,9 @@ class _Landing:
             cursor=database.cursor if database else None,
             keys=found.keys,
             tombstone=database.tombstone if database and merges else None,
+            held=held,
+            aside=aside,
+            earlier=self.earlier,
         )
 
     def _worth_keeping(self, paths: list[Path]) -> list[Path]:
@@ -208,6 +238,7 @@ class _Landing:
                 metrics.failed_by_column[column] = metrics.failed_by_column.get(column, 0) + count
             metrics.per_chunk.append(per_chunk(piece))
         metrics.chunks = len(found.pieces) - found.kept
+        metrics.records_failed -= sum(rows.len() for rows in merged.aside.values())
         metrics.duplicates_removed = merged.unchanged + merged.outranked
         metrics.records_written = metrics.records_read - metrics.records_failed - metrics.duplicates_removed
         metrics.rows = sum(file.rows for file in table)

@@ -22,6 +22,7 @@ from engine.landing import files
 from engine.spec import Deduplicate
 from engine.types import ISO_MOMENT
 
+_HELD = -(2**31)  # the number of all files of rows set aside earlier; of those set aside now: -1, -2, …
 _BLANKS = r"^\s+|\s+$"
 _NOT_MARKS = ("", "0", "f", "false", "n", "no")
 
@@ -35,6 +36,7 @@ class Merged:
         outranked: new rows that another row of their key outranks.
         replaced: rows landed before that a new one outranks.
         deleted: rows that the source no longer has, or marks as deleted.
+        aside: of those that were set aside now, the rows that are held already, by number of the file.
     """
 
     files: list[Path]
@@ -42,6 +44,7 @@ class Merged:
     outranked: int = 0
     replaced: int = 0
     deleted: int = 0
+    aside: dict[int, pl.Series] = field(default_factory=dict)
 
 
 @dataclass
@@ -58,6 +61,10 @@ class Merge:
         cursor: the column that new rows were found by, if they were.
         keys: files with the key columns of all rows that the source has now; None: not known.
         tombstone: the column that marks a row as deleted.
+        held: rows set aside earlier, which have landed before as well.
+        aside: rows of what was read now that were set aside; only compared with ``held``.
+        earlier: whether the new rows are older than those that had landed: rows taken back from where they were set
+            aside, which are all to stay unless their key has a later one.
         gained: columns that only the new rows came with.
         lost: columns that only the old ones have values of.
     """
@@ -72,6 +79,9 @@ class Merge:
     cursor: str | None = None
     keys: Sequence[Path] | None = None
     tombstone: str | None = None
+    held: Sequence[Path] = ()
+    aside: Sequence[Path] = ()
+    earlier: bool = False
     gained: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     _connection: Any = field(default=None, repr=False)
@@ -86,12 +96,13 @@ class Merge:
         self.first_new = len(self.old)
         self.schema = files.schema(self.paths[0])
         merged = Merged(self.paths)
-        compare = bool(self.old) and bool(self.new)
+        compare = bool(self.old) and bool(self.new) and not self.earlier
         if not compare and not self.rule and not self.tombstone and self.keys is None:
             return merged
         spill = self.folder / "spill"
         with worded(self.name), connect(self.memory_limit, spill) as self._connection:
             self._sql("CREATE TEMP TABLE removed (file INTEGER, row BIGINT)")
+            self._sql("CREATE TEMP TABLE repeats_held (file INTEGER, row BIGINT)")
             if compare:
                 merged.unchanged, merged.replaced = self._remove_repeated()
                 if self.rule and self.cursor is None and self.keys is not None:
@@ -104,6 +115,7 @@ class Merge:
                         merged.deleted += self._remove_deleted(self.rule)
                     if self.tombstone:
                         merged.deleted += self._remove_marked()
+            merged.aside = {i: self._removed(-1 - i) for i in range(len(self.aside))}
             if merged.unchanged + merged.outranked + merged.replaced + merged.deleted:
                 merged.files = self._without_removed()
         return merged
@@ -127,10 +139,14 @@ class Merge:
         Returns:
             How many new and how many old rows went.
         """
-        old = self._overlapping()
-        if not old:
+        old = self._overlapping(self.old)
+        held = self._overlapping(self.held)
+        if not old and not held:
             return 0, 0
-        views = {"fresh": self._numbered(self.new), "stale": self._numbered(old)}
+        numbers = {path: i for i, path in enumerate(self.paths)}
+        fresh = [(numbers[path], path) for path in self.new] + [(-1 - i, path) for i, path in enumerate(self.aside)]
+        stale = [(numbers[path], path) for path in old] + [(_HELD, path) for path in held]
+        views = {"fresh": self._numbered(fresh), "stale": self._numbered(stale)}
         for name, path in views.items():
             self._sql(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({literal(unglobbed(path))})")
         every = [f"c{i}" for i in range(len(self.schema))]
@@ -140,6 +156,7 @@ class Merge:
             whole = ", ".join(every)
             for name, other in (("fresh", "stale"), ("stale", "fresh")):
                 alone = f"SELECT * FROM {name} WHERE hash({whole}) NOT IN (SELECT hash({whole}) FROM {other})"
+                alone += f" AND file > {_HELD}" if self.gained else ""
                 self._sql(f"CREATE TEMP TABLE other_{name} AS {alone}")
             if self.gained:
                 replaced = self._repeats("other_stale", "other_fresh", shared)
@@ -157,28 +174,31 @@ class Merge:
         replaces = going.endswith("stale")
         self._sql(f"CREATE TEMP TABLE hashes AS SELECT DISTINCT hash({listed}) AS h FROM {going}")
         self._sql(
-            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n FROM {staying} "
-            f"WHERE hash({listed}) IN (SELECT h FROM hashes) {self._compared(replaces)}GROUP BY ALL"
+            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n, bool_and(file = {_HELD}) AS held "
+            f"FROM {staying} "
+            f"WHERE hash({listed}) IN (SELECT h FROM hashes) AND {self._compared(replaces)} GROUP BY ALL"
         )
         same = " AND ".join(f"f.{c} IS NOT DISTINCT FROM o.{c}" for c in columns)
         stands_for = f"f.k <= o.n OR {self._filled(self.rule, 'f')}" if self.rule and not replaces else "f.k <= o.n"
-        found = self._count(
-            f"INSERT INTO removed SELECT file, row FROM (SELECT *, row_number() OVER (PARTITION BY {listed} "
-            f"ORDER BY file, row) AS k FROM {going} WHERE hash({listed}) IN "
+        self._sql(
+            f"CREATE TEMP TABLE repeated AS SELECT file, row, held FROM (SELECT *, row_number() OVER (PARTITION BY "
+            f"{listed} ORDER BY file, row) AS k FROM {going} WHERE hash({listed}) IN "
             f"(SELECT hash({listed}) FROM counted)) AS f JOIN counted AS o ON {same} WHERE {stands_for}"
         )
-        self._sql("DROP TABLE counted; DROP TABLE hashes")
+        found = self._count("INSERT INTO removed SELECT file, row FROM repeated")
+        self._sql("INSERT INTO repeats_held SELECT file, row FROM repeated WHERE held")
+        self._sql("DROP TABLE repeated; DROP TABLE counted; DROP TABLE hashes")
         return found
 
     def _compared(self, replaces: bool) -> str:
         """Which rows are compared: where a new row replaces an old one, those with a key are told apart by it; where
         all is read, those without one are not compared, as the new ones replace the old (`_remove_keyless`)."""
         if not self.rule:
-            return ""
+            return "true"
         filled = " AND ".join(f"c{list(self.schema).index(key)} IS NOT NULL" for key in self.rule.keys)
         if replaces:
-            return f"AND NOT ({filled}) "
-        return f"AND {filled} " if self.cursor is None and self.keys is not None else ""
+            return f"NOT ({filled})"
+        return f"({filled} OR file = {_HELD})" if self.cursor is None and self.keys is not None else "true"
 
     def _remove_keyless(self, rule: Deduplicate) -> int:
         """Old rows with a null in their key, where everything was read: what there is of them came anew."""
@@ -202,7 +222,7 @@ class Merge:
             known.append(f"{column} IS NOT NULL" + (f" AND NOT isnan({column})" if self.schema[key].is_float() else ""))
         return f"({' AND '.join(known)})"
 
-    def _numbered(self, paths: Sequence[Path]) -> Path:
+    def _numbered(self, numbered: Sequence[tuple[int, Path]]) -> Path:
         """Rows with their place, in one file; columns by position, since SQL folds their case."""
         path = files.new_path(self.folder, "numbered")
         index = files.index_name(self.schema)
@@ -211,21 +231,20 @@ class Merge:
             files.scan(file, row_index=index).select(
                 pl.lit(i, pl.Int32).alias("file"), pl.col(index).cast(pl.Int64).alias("row"), **columns
             )
-            for i, file in enumerate(self.paths)
-            if file in paths
+            for i, file in numbered
         ).sink_parquet(path, compression="lz4")
         return path
 
-    def _overlapping(self) -> list[Path]:
-        """Those old files that may hold a row equal to a new one, by the cursor's range in their footers."""
-        if self.cursor is None:
-            return list(self.old)
-        span = pl.concat([files.scan(p).select(exactly(self.cursor)) for p in self.new])
+    def _overlapping(self, paths: Sequence[Path]) -> list[Path]:
+        """Those files that may hold a row equal to a new one, by the cursor's range in their footers."""
+        if self.cursor is None or not paths:
+            return list(paths)
+        span = pl.concat([files.scan(p).select(exactly(self.cursor)) for p in (*self.new, *self.aside)])
         cursor = exactly(self.cursor)
         if self.schema[self.cursor].is_float() and span.select(cursor.is_nan().any()).collect().item():
-            return list(self.old)  # footers say nothing of NaN
+            return list(paths)  # footers say nothing of NaN
         low, nulls = span.select(cursor.min().alias("low"), cursor.null_count().alias("nulls")).collect().row(0)
-        return [path for path in self.old if _may_reach(path, list(self.schema).index(self.cursor), low, nulls)]
+        return [path for path in paths if _may_reach(path, list(self.schema).index(self.cursor), low, nulls)]
 
     # --- rows by key ------------------------------------------------------------------------------------------------
 
@@ -255,15 +274,15 @@ class Merge:
         """All rows but the last of each key: largest ``order_by`` (null is smallest), then the later row.
 
         A row that was read again as it had landed (it is removed by now) is as late as it was read: where it is the
-        last, the one that had landed stays.
+        last, the one that had landed stays; where that is held aside, none does.
         """
         filled = " AND ".join(f"{key} IS NOT NULL" for key in self.key_names)
         listed = ", ".join(self.key_names)
-        by = "file DESC, row DESC"
+        by = f"{f'(file < {self.first_new}) DESC, ' if self.earlier else ''}file DESC, row DESC"
         if order_by := rule.order_by or self.order_by:
             by = f"{self._rank(order_by, self.schema[order_by])} DESC NULLS LAST, {by}"
         unranked = "false"
-        if order_by and not rule.order_by and self.old:
+        if order_by and not rule.order_by and self.old and not self.earlier:
             # Of the cursor's order a row that has none now says nothing, but that it is as it was read.
             unranked = f"bool_and(rank IS NULL) FILTER (WHERE file >= {self.first_new}) OVER (PARTITION BY {listed})"
             by = f"(unranked AND file >= {self.first_new}) DESC, {by}"
@@ -272,9 +291,10 @@ class Merge:
             concerned = f"AND ({listed}) IN (SELECT ({listed}) FROM rows WHERE file >= {self.first_new}) "
         self._sql(
             "CREATE TEMP TABLE outranked AS SELECT file, row FROM (SELECT *, row_number() OVER ranked AS place, "
-            "first_value(again) OVER ranked AS stays "
-            f"FROM (SELECT *, {unranked} AS unranked FROM (SELECT rows.*, removed.row IS NOT NULL AS again "
-            f"FROM rows LEFT JOIN removed USING (file, row)) WHERE {filled} {concerned}) "
+            "first_value(again AND NOT held) OVER ranked AS stays "
+            f"FROM (SELECT *, {unranked} AS unranked FROM (SELECT rows.*, removed.row IS NOT NULL AS again, "
+            "repeats_held.row IS NOT NULL AS held FROM rows LEFT JOIN removed USING (file, row) "
+            f"LEFT JOIN repeats_held USING (file, row)) WHERE {filled} {concerned}) "
             f"WINDOW ranked AS (PARTITION BY {listed} ORDER BY {by})) "
             f"WHERE place > 1 AND NOT again AND NOT (stays AND file < {self.first_new})"
         )
@@ -344,20 +364,14 @@ class Merge:
                 kept.append(path)
             elif gone < pq.read_metadata(path).num_rows:
                 kept.append(self._copy_without(number, path))
-        if not kept:
-            empty = files.new_path(self.folder, "empty")
-            pl.DataFrame(schema=self.schema).write_parquet(empty)
-            kept.append(empty)
-        return kept
+        return kept or [files.empty(self.schema, self.folder)]
 
     def _copy_without(self, number: int, path: Path) -> Path:
-        numbers = self._connection.sql(f"SELECT row FROM removed WHERE file = {number}").to_arrow_table()
-        index = files.index_name(self.schema)
-        rows = pl.DataFrame(numbers).lazy().select(pl.col("row").cast(pl.get_index_type()).alias(index))
-        copy = files.new_path(self.folder, path.stem.rpartition("-")[0] or "chunk")
-        kept = files.scan(path, row_index=index).join(rows, on=index, how="anti", maintain_order="left")
-        files.write(kept.drop(index), copy)
-        return copy
+        return files.without(path, self._removed(number), self.folder)
+
+    def _removed(self, number: int) -> pl.Series:
+        rows = self._connection.sql(f"SELECT row FROM removed WHERE file = {number}").to_arrow_table()
+        return pl.DataFrame(rows)["row"]
 
 
 @contextmanager

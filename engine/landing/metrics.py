@@ -16,8 +16,9 @@ class Metrics:
     ``records_read = records_written + records_failed + duplicates_removed``, always.
 
     Attributes:
-        records_failed: rows with a null in a critical column.
-        failed_by_column: of those, per critical column (a row may count in several).
+        records_failed: rows set aside: those with a null in a critical column, and once the table is judged, those
+            that checks put into quarantine or dropped.
+        failed_by_column: rows with a null in it, per critical column (a row may count in several).
         duplicates_removed: rows that another of their key outranks, or that had landed before, unchanged.
         bytes_processed: size of the table's columns, uncompressed, in bytes.
         duration_seconds: wall time of reading and landing.

@@ -19,9 +19,10 @@ import sqlalchemy as sa
 
 from engine.errors import LedgerError, MissingExtra
 from engine.ledger import lease as leasing
+from engine.ledger import quarantine as aside
 from engine.ledger.lease import Lease
 from engine.ledger.migrations import VERSION, migrate
-from engine.ledger.records import File, Piece, Read
+from engine.ledger.records import File, Piece, Quarantined, Read
 from engine.ledger.tables import files, fits, leases, pieces, published, reads, runs
 from engine.types import iso, parse_moment, redact
 
@@ -246,8 +247,8 @@ class Ledger:
             if last and usable:  # a run that came to its end has left no pieces
                 left = sa.select(pieces.c.number).where(pieces.c.read_id == last["read_id"])
                 usable = connection.execute(left.limit(1)).first()
-            if last:
-                read = replace(read, started_at=max(read.started_at, _after(last["started_at"])))
+            started = _text(parse_moment(read.started_at))
+            read = replace(read, started_at=max(started, _after(last["started_at"])) if last else started)
             if last and usable:
                 read = replace(read, seal=last["seal"])
             connection.execute(reads.update().where(*same, reads.c.state == "reading").values(state="abandoned"))
@@ -281,8 +282,15 @@ class Ledger:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return [_piece(row) for row in rows]
 
-    def landed(self, read: Read) -> None:
-        """Commits a landed table, with the cursor's position: from here on the source has been read up to there."""
+    def landed(
+        self, read: Read, *, quarantined: Sequence[File] = (), replayed: Mapping[str, File | None] | None = None
+    ) -> None:
+        """Commits a landed table, with the cursor's position: from here on the source has been read up to there.
+
+        Args:
+            quarantined: files of rows that were set aside while it landed.
+            replayed: the files in quarantine that rows of it came from, each with what is left there.
+        """
         facts = asdict(read)
         del facts["files"]
         same = [reads.c.pipeline == read.pipeline, reads.c.source == read.source]
@@ -290,18 +298,32 @@ class Ledger:
             last = connection.execute(sa.select(sa.func.max(reads.c.landed_at)).where(*same)).scalar()
             facts["landed_at"] = max(_now(), _after(last)) if last else _now()  # clocks go back, and differ
             connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
-            rows = [{**asdict(f), "read_id": read.read_id, "position": i} for i, f in enumerate(read.files)]
-            if rows:
-                connection.execute(files.insert(), rows)
+            self._add_files(connection, read.read_id, read.files)
+            aside.hold(connection, read, read.run_id, quarantined, _now())
+            aside.replay(connection, replayed or {}, read.run_id, _now())
 
-    def judged(self, read_id: str, *, accepted: bool, report: Mapping[str, Any] | None) -> None:
-        """Records the verdict of the checks on a landed table."""
+    def judged(self, read: Read, run_id: str, *, quarantined: Sequence[File] = ()) -> None:
+        """Commits the verdict of the checks on a landed table, and the table without the rows that they set aside.
+
+        Args:
+            read: with its state, report, metrics and files as they are now.
+            run_id: of the run that judged.
+            quarantined: files of the rows set aside.
+        """
+        facts = {"state": read.state, "report": read.report, "metrics": read.metrics}
         with self._write() as connection:
-            connection.execute(
-                reads.update()
-                .where(reads.c.read_id == read_id)
-                .values(state="accepted" if accepted else "blocked", report=dict(report) if report else None)
-            )
+            connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
+            connection.execute(files.delete().where(files.c.read_id == read.read_id))
+            self._add_files(connection, read.read_id, read.files)
+            aside.hold(connection, read, run_id, quarantined, _now())
+            if read.base is None:
+                aside.supersede(connection, read, run_id, _now())
+
+    @staticmethod
+    def _add_files(connection: sa.Connection, read_id: str, found: Sequence[File]) -> None:
+        rows = [{**asdict(file), "read_id": read_id, "position": i} for i, file in enumerate(found)]
+        if rows:
+            connection.execute(files.insert(), rows)
 
     def table(self, pipeline: str, source: str, *, accepted: bool = False) -> Read | None:
         """The newest landed table of a source; the newest that was accepted, where asked."""
@@ -353,10 +375,33 @@ class Ledger:
         with self._write() as connection:
             connection.execute(files.delete().where(files.c.read_id.in_(list(read_ids))))
 
+    def later(self, read: Read) -> list[Read]:
+        """The reads of a source that began after ``read``, in order; those that did not land among them."""
+        query = (
+            sa.select(reads)
+            .where(reads.c.pipeline == read.pipeline, reads.c.source == read.source)
+            .where(reads.c.started_at > read.started_at)
+            .order_by(reads.c.started_at)
+        )
+        with self._read() as connection:
+            return [Read(**row) for row in connection.execute(query).mappings()]
+
     def _with_files(self, connection: sa.Connection, row: Mapping[str, Any]) -> Read:
         query = sa.select(files).where(files.c.read_id == row["read_id"]).order_by(files.c.position)
         found = tuple(File(f.path, f.rows, f.bytes, f.sha256) for f in connection.execute(query))
         return Read(**{**row, "files": found})
+
+    # --- quarantine -------------------------------------------------------------------------------------------------
+
+    def quarantined(self, pipeline: str) -> list[Quarantined]:
+        """The files of rows that were set aside, oldest first, whatever became of them."""
+        with self._read() as connection:
+            return aside.entries(connection, pipeline)
+
+    def drop_quarantined(self, paths: Iterable[str]) -> None:
+        """Gives up the rows in files of the quarantine."""
+        with self._write() as connection:
+            aside.drop(connection, paths, _now())
 
     # --- fits and published files -----------------------------------------------------------------------------------
 
@@ -443,14 +488,15 @@ def make_workdir(workdir: Path) -> None:
         (workdir / "ledger.lock").touch()
 
 
-def make_folder(folder: Path) -> None:
-    """Makes a folder in or below the workdir.
+def make_folder(folder: Path) -> Path:
+    """Makes a folder in or below the workdir, and gives it.
 
     Raises:
         LedgerError: there is no room, or no right to.
     """
     with _usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
@@ -505,7 +551,8 @@ def _durable(connection: Any, _record: object) -> None:
 
 def _piece(row: dict[str, Any]) -> Piece:
     del row["read_id"]
-    return Piece(**{**row, "files": tuple(File(**f) for f in row["files"])})
+    found = {name: tuple(File(**f) for f in row[name] or ()) for name in ("files", "quarantined")}
+    return Piece(**{**row, **found})
 
 
 def _canonical(fit: Mapping[str, Any]) -> str:

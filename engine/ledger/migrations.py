@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from engine.ledger.tables import files, leases, metadata, pieces, reads, schema_version
+from engine.ledger.tables import files, leases, metadata, pieces, quarantine, reads, schema_version
 
-VERSION = 3
+VERSION = 4
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -52,4 +52,11 @@ def _from_2(connection: sa.Connection) -> None:
         connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN retries INTEGER NOT NULL DEFAULT 0"))
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2}
+def _from_3(connection: sa.Connection) -> None:
+    """Rows are set aside; what comes from version 1 has its pieces made with it."""
+    quarantine.create(connection)
+    if "quarantined" not in {column["name"] for column in sa.inspect(connection).get_columns(pieces.name)}:
+        connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN quarantined JSON"))
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3}

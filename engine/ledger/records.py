@@ -36,6 +36,7 @@ class Piece:
         files: its rows that go on, in order.
         seconds: from the piece before it until it was written.
         retries: attempts of its run that had failed before the one that landed it.
+        quarantined: its rows that do not.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Piece:
     files: tuple[File, ...]
     seconds: float = 0.0
     retries: int = 0
+    quarantined: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,24 @@ class Read:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] | None = None
     files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file of rows that were set aside.
+
+    Attributes:
+        read_id: the read that set them aside.
+        state: ``held``; or how that ended: ``superseded`` (all rows of the source were read anew), ``replayed`` or
+            ``dropped``.
+        ended_by: the run that superseded or replayed them.
+    """
+
+    file: File
+    source: str
+    read_id: str
+    run_id: str
+    created_at: str
+    state: str = "held"
+    ended_by: str | None = None
+    ended_at: str | None = None

@@ -63,6 +63,7 @@ pieces = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("retries", sa.Integer, nullable=False, server_default="0"),
     sa.Column("files", sa.JSON, nullable=False),
+    sa.Column("quarantined", sa.JSON),
 )
 files = sa.Table(
     "files",
@@ -73,6 +74,23 @@ files = sa.Table(
     sa.Column("rows", sa.Integer, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String),
+)
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("path", sa.String, primary_key=True),  # relative to the workdir
+    sa.Column("pipeline", sa.String, nullable=False),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("read_id", sa.ForeignKey("reads.read_id"), nullable=False),
+    sa.Column("run_id", sa.ForeignKey("runs.run_id"), nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),  # held | superseded | replayed | dropped
+    sa.Column("ended_by", sa.String),  # the run that did
+    sa.Column("ended_at", sa.String),
+    sa.Index("quarantine_by_source", "pipeline", "source"),
 )
 fits = sa.Table(
     "fits",

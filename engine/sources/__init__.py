@@ -28,6 +28,21 @@ CursorValue = int | float | str | Decimal | date | datetime
 
 
 @dataclass(frozen=True)
+class Span:
+    """Neighbouring rows of a chunk that come from one place.
+
+    Attributes:
+        origin: a file's path, a page's URL; for people, and never a secret.
+        first: the number of the first of them there, from 0; the others follow it. None: there is no such order.
+        rows: how many.
+    """
+
+    origin: str
+    first: int | None
+    rows: int
+
+
+@dataclass(frozen=True)
 class Chunk:
     """A piece of a source, or a part of one: one file, a run of pages, a range of rows.
 
@@ -44,6 +59,7 @@ class Chunk:
         part: from 0; a piece too large for one chunk arrives in several, one after the other.
         last: whether the piece ends with this part. Only a whole piece counts as read.
         mark: JSON-ready; by it a later reading can tell whether the piece, once landed, still holds. None: it cannot.
+        spans: where just each row comes from; default: from ``origin``, in no order.
     """
 
     number: int
@@ -54,6 +70,7 @@ class Chunk:
     part: int = 0
     last: bool = True
     mark: Mapping[str, Any] | None = None
+    spans: Sequence[Span] = ()
 
 
 @dataclass(frozen=True)

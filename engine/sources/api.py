@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import SourceError
-from engine.sources import Chunk, Reading, Request, plain
+from engine.sources import Chunk, Reading, Request, Span, plain
 from engine.spec import ApiSpec, secrets_of
 from engine.types import redact
 
@@ -53,21 +54,25 @@ class ApiSource:
                 records, _ = self._page(fetcher, None)
                 for number, start in enumerate(range(0, len(records), self._spec.batch_size)):
                     part = records[start : start + self._spec.batch_size]
-                    yield self._chunk(number, f"records {start}-{start + len(part) - 1}", part)
+                    span = Span(self.location, start, len(part))
+                    yield self._chunk(number, f"records {start}-{start + len(part) - 1}", part, [span])
                 return
             gathered: Records = []
+            spans: list[Span] = []
             size = number = 0
             first = page = self._spec.pagination.start
             for page, records, length in self._pages(fetcher):
                 gathered += records
+                spans.append(Span(f"{self.location} page {page}", 0, len(records)))
                 size += length
                 while len(gathered) >= self._spec.batch_size or size >= CHUNK_BYTES:
                     part, gathered = gathered[: self._spec.batch_size], gathered[self._spec.batch_size :]
-                    yield self._chunk(number, f"pages {first}-{page}", part)
+                    of_part, spans = _split(spans, len(part))
+                    yield self._chunk(number, f"pages {first}-{page}", part, of_part)
                     number, size = number + 1, 0
                     first = page if gathered else page + 1
             if gathered:
-                yield self._chunk(number, f"pages {first}-{page}", gathered)
+                yield self._chunk(number, f"pages {first}-{page}", gathered, spans)
 
     def _pages(self, fetcher: Fetcher) -> Iterator[tuple[int, Records, int]]:
         """Number, records and bytes of each page that is not empty."""
@@ -144,12 +149,12 @@ class ApiSource:
             raise self._not_records(f"{what} holds a list with a {_kind(odd[0])} in it")
         return value
 
-    def _chunk(self, number: int, pages: str, part: Records) -> Chunk:
+    def _chunk(self, number: int, pages: str, part: Records, spans: Sequence[Span]) -> Chunk:
         from engine.sources import records
 
         origin = f"{self.location} {pages}"
         frame = records.frame(part, where=f"sources.{self._name}", origin=origin)
-        return Chunk(number, origin, frame.lazy(), len(part), open_schema=True)
+        return Chunk(number, origin, frame.lazy(), len(part), open_schema=True, spans=spans)
 
     def _not_records(self, message: str) -> SourceError:
         return self._error(
@@ -162,6 +167,19 @@ class ApiSource:
     def _error(self, message: str, *, code: str, fix: str, allowed: str | None = None) -> SourceError:
         text = redact(f"{self.location}: {message}", secrets_of(self._spec))
         return SourceError(text, code=code, where=f"sources.{self._name}", allowed=allowed, fix=fix)
+
+
+def _split(spans: Sequence[Span], rows: int) -> tuple[list[Span], list[Span]]:
+    """The spans of the first ``rows`` rows, and of the others."""
+    head, tail = [], []
+    for span in spans:
+        count = min(span.rows, rows)
+        rows -= count
+        if count:
+            head.append(replace(span, rows=count))
+        if count < span.rows:
+            tail.append(replace(span, first=(span.first or 0) + count, rows=span.rows - count))
+    return head, tail
 
 
 def _kind(value: Any) -> str:

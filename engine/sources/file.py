@@ -43,7 +43,7 @@ class FileSource:
                 for piece in formats.pieces(
                     Path(path), form, name=self._name, origin=path, batch_size=self._spec.batch_size
                 ):
-                    yield Chunk(number, piece.origin, piece.frame, piece.rows, piece.open_schema)
+                    yield piece.chunk(number, path)
                     number += 1
 
     def _paths(self) -> list[str]:

@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from engine.errors import SourceError
+from engine.sources import Chunk, Span
 from engine.sources.csv_types import Column
 
 PIECE_BYTES = 64 * 2**20
@@ -31,12 +32,18 @@ BLOCK_BYTES = (4 * 2**20, 16 * 2**20)  # of CSV; Arrow holds some forty at once,
 
 @dataclass(frozen=True)
 class Piece:
-    """A file or a part of it: what becomes an `engine.sources.Chunk`, whose attributes these are."""
+    """A file or a part of it, of which ``rows`` records from number ``first`` on."""
 
     origin: str
     frame: pl.LazyFrame
-    rows: int | None
+    rows: int
     open_schema: bool = False
+    first: int = 0
+
+    def chunk(self, number: int, path: str) -> Chunk:
+        """What a reading of the file ``path`` gives of it."""
+        span = Span(path, self.first, self.rows)
+        return Chunk(number, self.origin, self.frame, self.rows, self.open_schema, spans=[span])
 
 
 def pieces(path: Path, form: str, *, name: str, origin: str, batch_size: int) -> Iterator[Piece]:
@@ -204,6 +211,7 @@ def _ndjson(path: Path, fault: Fault, batch_size: int) -> Iterator[Piece]:
     from engine.sources import records
 
     first = 1
+    before = 0
     with _opened(path) as stream:
         while lines := _lines(stream, batch_size):
             if first == 1:
@@ -213,8 +221,8 @@ def _ndjson(path: Path, fault: Fault, batch_size: int) -> Iterator[Piece]:
             if found:
                 origin = f"{fault.origin} lines {first}-{last}"
                 frame = records.frame(found, where=f"sources.{fault.name}", origin=origin)
-                yield Piece(origin, frame.lazy(), len(found), open_schema=True)
-            first = last + 1
+                yield Piece(origin, frame.lazy(), len(found), open_schema=True, first=before)
+            first, before = last + 1, before + len(found)
 
 
 def _lines(stream: IO[bytes], most: int) -> list[bytes]:

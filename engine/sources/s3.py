@@ -62,14 +62,14 @@ class S3Source:
             with store.open(path, "rb") as stream:
                 rows = pyarrow.parquet.ParquetFile(stream).metadata.num_rows
             piece = formats.parquet(origin, rows, origin, self._scan_options())
-            yield Chunk(number, piece.origin, piece.frame, piece.rows)
+            yield piece.chunk(number, origin)
             return
         with tempfile.TemporaryDirectory(prefix="maestro-s3-") as folder:
             copy = Path(folder) / path.rpartition("/")[2]
             store.get_file(path, str(copy))
             found = formats.pieces(copy, form, name=self._name, origin=origin, batch_size=self._spec.batch_size)
             for i, piece in enumerate(found, number):
-                yield Chunk(i, piece.origin, piece.frame, piece.rows, piece.open_schema)
+                yield piece.chunk(i, origin)
 
     def _open(self) -> Any:
         try:

@@ -16,17 +16,24 @@ from engine.cli import parser
 from tests.cli.conftest import Maestro
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("demo", "init", "check", "plan", "run", "runs", "verify", "gc", "validate", "schema")
-REPORTING = ("check", "plan", "run", "runs", "verify", "gc", "validate")
+QUARANTINE = tuple(f"quarantine {name}" for name in ("list", "show", "replay", "drop"))
+COMMANDS = ("demo", "init", "check", "plan", "run", "runs", "verify", "gc", *QUARANTINE, "validate", "schema")
+REPORTING = ("check", "plan", "run", "runs", "verify", "gc", *QUARANTINE, "validate")
 
 
 def tree() -> dict[str, argparse.ArgumentParser]:
-    return dict(_subparsers().choices)
+    """Every command that does something, by its words."""
+    return {name: command for name, command, _ in _leaves(parser())}
 
 
-def _subparsers() -> argparse._SubParsersAction[argparse.ArgumentParser]:
-    [action] = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    return action
+def _leaves(parent: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+    """Words, parser and summary of each."""
+    for action in parent._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            summaries = {a.dest: a.help or "" for a in action._choices_actions}
+            for name, command in action.choices.items():
+                leaves = list(_leaves(command, f"{before}{name} "))
+                yield from leaves or [(before + name, command, summaries[name])]
 
 
 def options() -> Iterator[tuple[str, argparse.Action]]:
@@ -40,10 +47,10 @@ def test_these_are_the_commands() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_is_for(maestro: Maestro, name: str) -> None:
-    [summary] = [a.help for a in _subparsers()._choices_actions if a.dest == name]
+    [summary] = [text for words, _, text in _leaves(parser()) if words == name]
     assert summary
     assert summary[0].islower()
-    said = maestro(name, "--help")
+    said = maestro(*name.split(), "--help")
     assert (said.code, said.err) == (0, "")
     assert summary[1:] in " ".join(said.out.split())
 
@@ -57,7 +64,7 @@ def test_the_help_lists_commands_and_exit_codes(maestro: Maestro) -> None:
     said = maestro("--help")
     assert said.code == 0
     for name in COMMANDS:
-        assert re.search(rf"^    {name} ", said.out, re.MULTILINE)
+        assert re.search(rf"^    {name.split()[0]}\b", said.out, re.MULTILINE)
     for words in ("0 done", "1 an ERROR check failed", "2 usage or configuration", "3 a source or sink failed"):
         assert words in " ".join(said.out.split())
 
@@ -81,7 +88,9 @@ def test_what_the_readme_calls_is_there() -> None:
     assert lines
     for line in lines:
         parser().parse_args(line.split())
-    assert {f"maestro {name}" for name in re.findall(r"`maestro (\w+)", text)} <= {f"maestro {c}" for c in COMMANDS}
+    assert {f"maestro {name}" for name in re.findall(r"`maestro (\w+)", text)} <= {
+        f"maestro {c.split()[0]}" for c in COMMANDS
+    }
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,8 @@ def test_what_the_readme_calls_is_there() -> None:
         (["run", "a.yaml", "--asof", "now"], "--asof"),
         (["run", "a.yaml", "--verbose", "--quiet"], "not allowed with"),
         (["plan", "a.yaml", "--as-of"], "expected one argument"),
+        (["quarantine"], "COMMAND"),
+        (["quarantine", "show", "a.yaml"], "--source"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(maestro: Maestro, arguments: list[str], words: str) -> None:

@@ -155,12 +155,13 @@ def test_verify_finds_everything_as_recorded(maestro: Maestro, folder: Path) -> 
     maestro("run", "pipeline.yaml", *AS_OF)
     said = maestro("verify", "pipeline.yaml")
     assert (said.code, said.err) == (0, "")
-    assert "3 landed and 1 published files" in said.out
+    assert "3 landed, 1 quarantined and 1 published files" in said.out
     assert "all as recorded" in said.out
     found = maestro("verify", "pipeline.yaml", "--json").json
-    sizes = [p.stat().st_size for p in (folder / ".maestro/landing").rglob("*.parquet")]
+    sizes = [p.stat().st_size for p in (folder / ".maestro").rglob("*.parquet")]
     sizes += [(folder / "features" / name).stat().st_size for name in files(folder)]
-    assert found == {"ok": True, "landed_files": 3, "published_files": 1, "bytes": sum(sizes), "damage": []}
+    counts = {"landed_files": 3, "published_files": 1, "quarantined_files": 1}
+    assert found == {"ok": True, **counts, "bytes": sum(sizes), "damage": []}
     assert maestro("verify", "pipeline.yaml", "-q").out == ""
 
 

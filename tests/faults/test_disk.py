@@ -154,7 +154,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World
     return make
 
 
-@pytest.mark.parametrize("size", [600 * KIB, 632 * KIB, 700 * KIB])
+@pytest.mark.parametrize("size", [612 * KIB, 660 * KIB, 708 * KIB])
 def test_no_room_to_land(made: Callable[..., World], tmp_path: Path, size: int) -> None:
     """Some pieces land before it is full; they are not read again."""
     with mounted(tmp_path / "disk", 32 * KIB * KIB) as disk:

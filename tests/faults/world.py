@@ -161,7 +161,7 @@ def user(i: int, version: int) -> tuple[Any, ...]:
 
 
 def activity(i: int) -> tuple[Any, ...]:
-    kind = ("backend", "devops", "docs")[i % 3]
+    kind = None if i % 50 == 7 else ("backend", "devops", "docs")[i % 3]
     return i, i % 150, moment(T - 40 * DAY + timedelta(hours=i % 1000)), kind, 60.0 * (i % 97) + 0.5
 
 
@@ -207,11 +207,14 @@ def changes(cursor: Any, random_: random.Random) -> Iterator[str]:
     yield f"DELETE FROM tasks WHERE task_id = {random_.randrange(600)}"
 
 
-def pipeline(folder: Path, url: str, *, fits: bool = True, feast: bool = False, **sections: Any) -> Pipeline:
+def pipeline(
+    folder: Path, url: str, *, fits: bool = True, feast: bool = False, longest: float = 5_000, **sections: Any
+) -> Pipeline:
     """Over `fill`'s tables, in every mode.
 
     Args:
         fits: whether values depend on what earlier runs have pinned.
+        longest: activities beyond it are set aside.
     """
     values = {} if fits else {"handle_missing": "keep", "normalize": False}
     reached = {"type": "database", "connection_string": url}
@@ -222,11 +225,18 @@ def pipeline(folder: Path, url: str, *, fits: bool = True, feast: bool = False, 
                 **(reached | {"table": "users", "cursor": "updated_at", "mode": "merge"}),
                 "deduplicate": {"keys": ["user_id"]},
             },
-            "activities": {**reached, "table": "activities", "cursor": "id", "mode": "append"},
+            "activities": {
+                **(reached | {"table": "activities", "cursor": "id", "mode": "append"}),
+                "critical_columns": ["task_type"],
+            },
         },
         "validation": {
             "users": {"required_columns": ["user_id", "email"], "unique_columns": ["user_id"]},
-            "activities": {"unique_columns": ["id"], "range_constraints": {"completion_time": [0, 10_000]}},
+            "activities": {
+                "unique_columns": ["id"],
+                "range_constraints": {"completion_time": [0, longest]},
+                "on_violation": {"range": "quarantine"},
+            },
         },
         "features": {"user_features": values, "task_features": {"handle_missing": "keep", "normalize": False}},
     }
@@ -325,11 +335,19 @@ def in_process(order: Order) -> int:
 
 
 def landed(folder: Path, source: str) -> list[tuple[Any, ...]]:
-    """The rows of a source's newest table."""
+    """The rows of a source's newest table, and those in quarantine."""
     with Ledger(folder / ".maestro") as ledger:
         table = ledger.table(NAME, source)
     assert table is not None
-    return pl.scan_parquet([folder / ".maestro" / f.path for f in table.files], glob=False).collect().rows()
+    rows = pl.scan_parquet([folder / ".maestro" / f.path for f in table.files], glob=False).collect().rows()
+    return [*rows, *(row[:-1] for row in held(folder, source))]
+
+
+def held(folder: Path, source: str) -> list[tuple[Any, ...]]:
+    """The rows of a source in quarantine, with their reasons."""
+    with Ledger(folder / ".maestro") as ledger:
+        entries = [e for e in ledger.quarantined(NAME) if (e.source, e.state) == (source, "held")]
+    return [row for e in entries for row in pl.read_parquet((folder / ".maestro" / e.file.path).read_bytes()).rows()]
 
 
 def published(folder: Path, view: str) -> pl.DataFrame:
@@ -346,14 +364,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def named(folder: Path) -> set[str]:
-    """The landed files that the ledger names, relative to the workdir."""
+    """The landed and the quarantined files that the ledger names, relative to the workdir."""
     uri = f"file:{folder / '.maestro' / 'ledger.db'}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, timeout=30)
     try:
         with connection:  # one moment
             connection.execute("BEGIN")
-            files = {path for (path,) in connection.execute("SELECT path FROM files")}
-            pieces = connection.execute("SELECT files FROM pieces")
+            query = "SELECT path FROM files UNION SELECT path FROM quarantine WHERE state = 'held'"
+            files = {path for (path,) in connection.execute(query)}
+            pieces = connection.execute("SELECT files FROM pieces UNION SELECT quarantined FROM pieces")
             return files | {file["path"] for (text,) in pieces for file in json.loads(text)}
     finally:
         connection.close()
@@ -372,8 +391,8 @@ def differences(folder: Path, database: Database, whole: Path | None = None, sou
     collected = collect_files(plan, None)
     if collected.files:
         found.append(f"gc dropped {collected.files} files after a whole run")
-    landing = plan.landing
-    there = {p.relative_to(plan.workdir).as_posix() for p in landing.rglob("*") if p.is_file()}
+    folders = (plan.landing, plan.quarantine)
+    there = {p.relative_to(plan.workdir).as_posix() for f in folders for p in f.rglob("*") if p.is_file()}
     if there != named(folder):
         found.append(f"unnamed {there - named(folder)}, missing {named(folder) - there}")
     if left := [p.name for p in folder.glob(".features.staging*")]:

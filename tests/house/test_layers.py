@@ -26,7 +26,9 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report", "junit"),
+    ("quarantine",),
     ("run", "inspection", "data_file", "ingestion", "validation", "history"),
+    ("intake",),
     ("stages",),
     ("outcome",),
     ("landing", "plan", "upkeep"),
@@ -269,6 +271,9 @@ for command in ("check", "plan", "run", "validate"):
     step(f"{command} of no file", lambda: main([command, "none.yaml"]))
 step("validate with wrong checks", lambda: main(["validate", "a.csv", "--checks", "wrong.yaml"]))
 step("plan as of nonsense", lambda: main(["plan", "right.yaml", "--as-of", "tomorrow"]))
+for action in ("list", "show --source s", "replay", "drop --source s"):
+    name, *more = action.split()
+    step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
 step("schema", lambda: main(["schema"]))

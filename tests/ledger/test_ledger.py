@@ -17,7 +17,7 @@ from engine import run_pipeline, steps
 from engine.errors import LedgerError
 from engine.ledger import Ledger
 from engine.ledger.tables import metadata
-from tests.ledger.books import AT, begin, own_database, part, piece_of, read_of, taken_soon
+from tests.ledger.books import AT, FILE, begin, own_database, part, piece_of, read_of, taken_soon
 from tests.run.world import DAY, T, files, pipeline, run, write_world
 from tests.servers.postgres import Postgres
 
@@ -29,7 +29,8 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "reading": lambda book: book.reading("read1", {"seal": 9}, ()),
     "add_piece": lambda book: book.add_piece("read1", piece_of(9, "x")),
     "landed": lambda book: book.landed(read_of(state="landed")),
-    "judged": lambda book: book.judged("read1", accepted=True, report=None),
+    "judged": lambda book: book.judged(read_of(state="accepted"), "run1", quarantined=[FILE]),
+    "drop_quarantined": lambda book: book.drop_quarantined(["x"]),
     "forget_pieces": lambda book: book.forget_pieces("p", keep=()),
     "forget_tables": lambda book: book.forget_tables(["read1"]),
     "publishing": lambda book: book.publishing("run1", "p", {"v": (AT, {"a": 1})}, [part("v", AT)]),
@@ -37,7 +38,7 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "loaded": lambda book: book.loaded("p", ["v"]),
 }
 READS = {"exists", "close", "lease", "hold", "unfinished", "runs", "pieces", "table", "reads", "tables"}
-READS |= {"unfinished_pieces", "fit", "published"}
+READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined"}
 
 
 def test_every_public_call_is_known_to_these_tests() -> None:
@@ -226,4 +227,4 @@ def test_the_ledger_is_durable(tmp_path: Path) -> None:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 2]
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(4,)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.errors import LedgerError
 from engine.history import history, verify_files
 from engine.ledger import Ledger, migrations
 from engine.plan import compile_plan
-from tests.ledger.books import own_database
+from tests.ledger.books import FILE, begin, own_database, piece_of, read_of
 from tests.run.world import DAY, T, files, pipeline, published, run, write_world
 
 # As version 1 of the ledger wrote them.
@@ -130,7 +131,7 @@ def test_what_version_1_knew_is_still_known(old: Path) -> None:
         assert book.tables("small") == [], "its landed files are read anew"
     with Ledger(old / ".maestro") as again:
         assert len(again.runs("small")) == 2
-    assert tables_of(old / ".maestro")["schema_version"] == ["(3,)"]
+    assert tables_of(old / ".maestro")["schema_version"] == ["(4,)"]
 
 
 def test_the_next_run_goes_on_with_it_and_collects_what_was_landed(old: Path) -> None:
@@ -195,13 +196,38 @@ def test_an_old_ledger_and_a_new_one_have_the_same_tables(old: Path, tmp_path: P
     assert described[0] == described[1]
 
 
+def make_version_2(book: Ledger) -> None:
+    """As version 2 had it: nothing was set aside, and pieces told nothing of attempts."""
+    with book._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE quarantine")
+        connection.exec_driver_sql("ALTER TABLE pieces DROP COLUMN quarantined")
+        connection.exec_driver_sql("ALTER TABLE pieces DROP COLUMN retries")
+        connection.exec_driver_sql("UPDATE schema_version SET version = 2")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_what_version_2_knew_is_still_known(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    url = own_database(request.getfixturevalue("postgres_server")) if kind == "postgres" else None
+    with Ledger(tmp_path, url) as book:
+        begin(book)
+        read, _ = book.begin_read(read_of("read1"))
+        piece = piece_of(0, "a")
+        book.add_piece("read1", piece)
+        make_version_2(book)
+    with Ledger(tmp_path, url) as book:
+        assert book.pieces("read1") == [piece]
+        assert book.quarantined("p") == []
+        book.landed(replace(read, state="landed", files=(FILE,)), quarantined=[replace(FILE, path="q")])
+        assert [entry.state for entry in book.quarantined("p")] == ["held"]
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_newer_ledger_is_refused_and_left_alone(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     url = own_database(request.getfixturevalue("postgres_server")) if kind == "postgres" else None
     with Ledger(tmp_path, url) as book, book._engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE schema_version SET version = 4")
+        connection.exec_driver_sql("UPDATE schema_version SET version = 5")
     with pytest.raises(LedgerError) as caught:
         Ledger(tmp_path, url)
     assert (caught.value.code, caught.value.fix) == ("ledger.newer", "upgrade maestro-engine")
-    assert "version 4" in str(caught.value)
-    assert "up to 3" in str(caught.value)
+    assert "version 5" in str(caught.value)
+    assert "up to 4" in str(caught.value)

@@ -88,13 +88,16 @@ def test_a_read_lands_is_judged_and_is_the_table(book: Ledger) -> None:
     assert replace(table, landed_at=None) == landed
     assert table.landed_at is not None
     assert book.table("p", "s", accepted=True) is None
-    book.judged("read1", accepted=True, report={"ok": True})
+    book.judged(replace(landed, state="accepted", report={"ok": True}, metrics={"records_read": 4}), "run1")
     accepted = book.table("p", "s", accepted=True)
     assert accepted is not None
     assert (accepted.state, accepted.report, accepted.files) == ("accepted", {"ok": True}, landed.files)
-    book.begin_read(read_of("read2", base="read1"))
-    book.landed(replace(landed, read_id="read2", base="read1", files=(FILE,)))
-    book.judged("read2", accepted=False, report=None)
+    assert accepted.metrics == {"records_read": 4}
+    begun, _ = book.begin_read(read_of("read2", base="read1"))
+    second = replace(landed, read_id="read2", base="read1", started_at=begun.started_at, files=(FILE,))
+    book.landed(second)
+    book.judged(replace(second, state="blocked"), "run1")
+    assert [read.read_id for read in book.later(accepted)] == ["read2"]
     newest, kept = book.table("p", "s"), book.table("p", "s", accepted=True)
     assert newest is not None
     assert kept is not None
@@ -104,6 +107,39 @@ def test_a_read_lands_is_judged_and_is_the_table(book: Ledger) -> None:
     book.forget_tables(["read1"])
     assert [t.read_id for t in book.tables("p")] == ["read2"]
     assert book.table("p", "s", accepted=True).files == ()  # type: ignore[union-attr]
+
+
+def test_rows_set_aside_are_known_until_they_are_taken_back(book: Ledger) -> None:
+    begin(book)
+    read, _ = book.begin_read(read_of("read1"))
+    paths = ("a", "b", "c")
+    aside = {path: replace(FILE, path=path) for path in paths}
+    book.landed(replace(read, state="landed", files=(FILE,)), quarantined=[aside["a"]])
+    book.judged(replace(read, state="accepted", files=(FILE,)), "run1", quarantined=[aside["b"]])
+
+    def states() -> dict[str, tuple[str, str]]:
+        return {entry.file.path: (entry.read_id, entry.state) for entry in book.quarantined("p")}
+
+    assert states() == {"a": ("read1", "held"), "b": ("read1", "held")}
+    second, _ = book.begin_read(read_of("read2", base="read1"))
+    left = replace(FILE, path="b2", rows=1)
+    book.landed(replace(second, state="landed", files=(FILE,)), replayed={"a": None, "b": left})
+    assert states() == {"a": ("read1", "replayed"), "b": ("read1", "replayed"), "b2": ("read1", "held")}
+    book.judged(replace(second, state="blocked", files=(FILE,)), "run1", quarantined=[aside["c"]])
+    assert states()["c"] == ("read2", "held"), "of what extends a table, nothing is superseded"
+    book.drop_quarantined(["c", "a"])
+    assert (states()["c"], states()["a"]) == (("read2", "dropped"), ("read1", "replayed"))
+    whole, _ = book.begin_read(read_of("read3"))
+    book.landed(replace(whole, state="landed", files=(FILE,)), quarantined=[left])
+    assert states()["b2"] == ("read3", "held"), "an interrupted read's piece, read by this one now"
+    book.judged(replace(whole, state="blocked", files=(FILE,)), "run1", quarantined=[replace(FILE, path="d")])
+    ended = {entry.file.path: entry.ended_by for entry in book.quarantined("p") if entry.ended_at}
+    assert ended == {"a": "run1", "b": "run1", "c": None}
+    again, _ = book.begin_read(read_of("read4"))
+    book.landed(replace(again, state="landed", files=(FILE,)))
+    book.judged(replace(again, state="accepted", files=(FILE,)), "run1")
+    assert [s for _, s in states().values() if s in ("held", "superseded")] == ["superseded"] * 2
+    assert book.quarantined("other") == []
 
 
 def test_the_newest_table_is_the_last_that_landed_whatever_the_clock_says(
@@ -151,7 +187,8 @@ def test_pieces_without_a_seal_are_forgotten(book: Ledger) -> None:
     book.begin_read(read_of())
     book.reading("read1", None, ())
     book.add_piece("read1", piece_of(0, "a"))
-    assert book.begin_read(read_of("read2")) == (read_of("read2"), [])
+    read, pieces = book.begin_read(read_of("read2"))
+    assert (read.read_id, read.seal, pieces) == ("read2", None, [])
 
 
 def test_reads_of_another_source_or_pipeline_stay_as_they_are(book: Ledger) -> None:

@@ -157,6 +157,10 @@ def test_pages_are_gathered_to_chunks() -> None:
         chunks = list(chunks_of(open_source("s", api(server.url, pagination=PAGES, batch_size=12), Path())))
         assert [chunk.rows for chunk in chunks] == [12, 12, 1]
         assert [chunk.origin for chunk in chunks] == [f"{server.url} pages {p}" for p in ("1-2", "2-3", "3-3")]
+        spans = [[(s.origin, (s.first or 0) + k) for s in chunk.spans for k in range(s.rows)] for chunk in chunks]
+        assert [len(of_chunk) for of_chunk in spans] == [12, 12, 1]
+        places = [(f"{server.url} page {i // 10 + 1}", i % 10) for i in range(25)]
+        assert [place for of_chunk in spans for place in of_chunk] == places
     assert collected(chunks).to_dicts() == RECORDS
 
 

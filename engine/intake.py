@@ -1,0 +1,249 @@
+"""A run's intake: from sources, or from quarantine, to tables that are landed and judged."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.errors import SourceError
+from engine.landing import Aside, InLedger, LandedTable, Replay
+from engine.ledger import Ledger, Quarantined, Read, make_folder
+from engine.outcome import SourceReport
+from engine.plan import Plan, SourcePlan
+from engine.sources import Shared
+from engine.stages import Newness, Progress, judge, judging_order, land_source
+from engine.steps import reached
+from engine.types import compact, iso
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Replaying:
+    """Which rows a run takes back from quarantine.
+
+    Attributes:
+        sources: theirs; None: all that have any.
+        run: the one that set them aside; None: any.
+        mended: rows to take in their place; see `engine.landing.Replay`.
+    """
+
+    sources: frozenset[str] | None = None
+    run: str | None = None
+    mended: Path | None = None
+
+    def takes(self, entry: Quarantined) -> bool:
+        """Whether rows of a file may be taken."""
+        ours = self.sources is None or entry.source in self.sources
+        return entry.state == "held" and ours and self.run in (None, entry.run_id)
+
+
+@dataclass
+class Intake:
+    """The tables of a run.
+
+    Attributes:
+        reread: sources that are read from the beginning.
+        replay: what is taken back from quarantine, instead of reading any source.
+        tables: as they landed; once they are judged, without the rows set aside.
+        reads: what the ledger has of them.
+        bases: of the sources that this run has read: the tables that those extend.
+        reports: of the tables that are judged.
+    """
+
+    plan: Plan
+    ledger: Ledger
+    run_id: str
+    progress: Progress
+    reread: frozenset[str] = frozenset()
+    replay: Replaying | None = None
+    tables: dict[str, LandedTable] = field(default_factory=dict)
+    reads: dict[str, Read] = field(default_factory=dict)
+    bases: dict[str, Read | None] = field(default_factory=dict)
+    reports: list[SourceReport] = field(default_factory=list)
+
+    def land(self) -> None:
+        """Lands every source.
+
+        Raises:
+            SourceError: one cannot be read, or not be added to what landed before.
+        """
+        for source in self.plan.sources if self.replay else ():
+            self._last(source)  # before anything is taken back
+        with Shared() as shared:
+            for source in self.plan.sources:
+                self._land(source, shared)
+
+    def judge(self) -> list[SourceReport]:
+        """The verdict on every table, in the order of the sources."""
+        for source in judging_order(self.plan):
+            self._judge(source)
+        declared = [source.name for source in self.plan.sources]
+        return sorted(self.reports, key=lambda source: declared.index(source.name))
+
+    def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a log record: which run, which source, and its figures."""
+        return {"run_id": self.run_id, "subject": subject, "facts": dict(facts)}
+
+    def _land(self, source: SourcePlan, shared: Shared) -> None:
+        taken = self._taken(source) if self.replay else None
+        if self.replay and taken is None:
+            self._keep(source)
+            return
+        run_id = self.run_id
+        base = self._last(source) if taken else self._base(source)
+        self.bases[source.name] = base
+        started = datetime.now(UTC)
+        read_id = f"{compact(started)}-{uuid.uuid4().hex[:8]}"
+        read, pieces = self.ledger.begin_read(
+            Read(
+                read_id=read_id,
+                pipeline=self.plan.pipeline,
+                source=source.name,
+                run_id=run_id,
+                location=taken.location if taken else source.location,
+                mode=source.mode,
+                state="reading",
+                fingerprint=source.fingerprint,
+                started_at=iso(started),
+                base=base.read_id if base else None,
+            )
+        )
+        journal = InLedger(self.ledger, read_id, read.seal, pieces)
+        folder, aside = self.plan.landing / source.name / read_id, self._aside(source, read_id)
+        how: dict[str, Any] = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
+        landed = land_source(self.plan, source, folder, self.progress, shared, taken, **how)
+        left = taken.left(make_folder(aside.folder)) if taken and aside.folder else {}
+        metrics = landed.metrics
+        log.info(
+            "read %s: %d rows", source.name, metrics.records_read, extra=self._about(source.name, metrics.to_dict())
+        )
+        read = replace(
+            read,
+            state="landed",
+            seal=journal.seal,
+            position=landed.position,
+            trace=landed.trace,
+            promise=landed.promise.to_dict(),
+            schema=landed.schema,
+            metrics=metrics.to_dict(),
+            files=landed.files,
+        )
+        self.ledger.landed(read, quarantined=landed.quarantined, replayed=left)
+        self.tables[source.name], self.reads[source.name] = landed, read
+        reached("table.landed")
+
+    def _taken(self, source: SourcePlan) -> Replay | None:
+        """What a replay takes back of a source; None: nothing."""
+        entries = self.ledger.quarantined(self.plan.pipeline)
+        mine = [e for e in entries if e.source == source.name and self.replay and self.replay.takes(e)]
+        if not mine or self.replay is None:
+            return None
+        return Replay(source.name, self.plan.workdir, mine, self.replay.mended)
+
+    def _keep(self, source: SourcePlan) -> None:
+        """Takes a source's table as it landed last."""
+        read = self._last(source)
+        self.reads[source.name], self.tables[source.name] = read, LandedTable.of(self.plan.workdir, read)
+
+    def _last(self, source: SourcePlan) -> Read:
+        """The table of a source that landed last, for a run that does not read it.
+
+        Raises:
+            SourceError: there is none, or none that is as it is declared now.
+        """
+        last = self.ledger.table(self.plan.pipeline, source.name)
+        harmed = self._harmed(last) if last else []
+        if last and last.files and last.fingerprint == source.fingerprint and not harmed:
+            return last
+        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
+        raise SourceError(
+            f"its landed table cannot be used: {why if last else 'nothing has landed yet'}",
+            code="source.not_landed",
+            where=f"sources.{source.name}",
+            fix="run the pipeline first: maestro run",
+        )
+
+    def _base(self, source: SourcePlan) -> Read | None:
+        """The table that a read adds to; None where all is read: in mode full, at first, where it was asked for, and
+        once its declaration has changed or a file of the table is gone.
+
+        Raises:
+            SourceError: all would have to be read, which might not bring back what the table holds.
+        """
+        last = self.ledger.table(self.plan.pipeline, source.name) if source.mode != "full" else None
+        if last is None or source.name in self.reread:
+            return None
+        harmed = self._harmed(last)
+        if last.fingerprint == source.fingerprint and last.files and not harmed:
+            return last
+        why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
+        if last.mode == "append" or (last.mode == "merge" and getattr(source.spec, "deletes", None) == "ignore"):
+            raise SourceError(
+                f"the landed table cannot be added to: {why}; it may hold rows that the source no longer has",
+                code="source.table_changed",
+                where=f"sources.{source.name}",
+                fix=f"undo that, or read everything anew: maestro run … --reread {source.name} (reread= in Python)",
+            )
+        log.warning("sources.%s: everything is read anew: %s", source.name, why)
+        return None
+
+    def _harmed(self, read: Read) -> list[str]:
+        """The files of a landed table that are gone, or of another size."""
+        return [file.path for file in read.files if not _is_whole(self.plan.workdir / file.path, file.bytes)]
+
+    def _aside(self, source: SourcePlan, read_id: str) -> Aside:
+        entries = self.ledger.quarantined(self.plan.pipeline)
+        held = [self.plan.workdir / e.file.path for e in entries if e.source == source.name and e.state == "held"]
+        return Aside(self.plan.quarantine / source.name / read_id, read_id, self.run_id, held)
+
+    def _judge(self, source: SourcePlan) -> None:
+        read = self.reads[source.name]
+        if read.state == "accepted":  # by an earlier run: this one has not read it
+            told = SourceReport(source.name, source.location, self.tables[source.name].metrics, state=read.state)
+            self.reports.append(told)
+            return
+        folder = self.plan.landing / source.name / read.read_id
+        aside = self._aside(source, read.read_id)
+        judged = judge(self.plan, source, self.tables, folder, self.progress, self._newness(read), aside)
+        told, self.tables[source.name] = judged.report, judged.table
+        self.reports.append(told)
+        if told.report:
+            counts = {"errors": told.report.errors, "warnings": told.report.warnings}
+            log.info("checked %s: %s", source.name, told.state, extra=self._about(source.name, counts))
+        if judged.quarantined:
+            reached("rows.quarantined")
+        read = replace(
+            read,
+            state=told.state,
+            report=told.report.to_dict() if told.report else None,
+            metrics=told.metrics.to_dict() if source.name in self.bases else read.metrics,
+            files=judged.table.files,
+        )
+        self.ledger.judged(read, self.run_id, quarantined=judged.quarantined)
+        self.reads[source.name] = read
+        reached("table.judged")
+
+    def _newness(self, read: Read) -> Newness:
+        """Of the rows of a landed table, which no run has accepted yet, and which this one has read."""
+        own: frozenset[str] = frozenset()
+        if read.source in self.bases:
+            base = self.bases[read.source]
+            if base is None:
+                return Newness()
+            # A read may hold pieces of others that began after its base, and never landed.
+            own = frozenset(later.read_id for later in self.ledger.later(base))
+        accepted = self.ledger.table(read.pipeline, read.source, accepted=True)
+        since = self.ledger.later(accepted) if accepted else []
+        if accepted is None or any(later.base is None and later.landed_at for later in since):
+            return Newness(None, own)
+        return Newness(frozenset(later.read_id for later in since), own)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size

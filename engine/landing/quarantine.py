@@ -1,0 +1,79 @@
+"""Rows set aside: as they are, with one column more that says why, where they came from, and in which run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from engine.checks.aside import struct_name
+from engine.landing import files, origin
+from engine.landing.origin import Segment
+
+REASONS = pl.Struct(
+    {
+        "id": pl.String,  # of the row, in all quarantine
+        "checks": pl.List(pl.String),  # all that it broke
+        "origin": pl.String,
+        "row": pl.Int64,  # its number in the origin
+        "run": pl.String,
+        "read": pl.String,  # that it came in
+    }
+)
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Where the rows of a read go that do not go on.
+
+    Attributes:
+        folder: for their files; None: they are only counted.
+        read: the read's identity, which the rows that do go on carry along too.
+        run: the run's.
+        held: the files of rows of the source that were set aside before: a row of them that is read again goes nowhere.
+    """
+
+    folder: Path | None = None
+    read: str = ""
+    run: str = ""
+    held: Sequence[Path] = ()
+
+
+def reasons_of(path: Path) -> str:
+    """The name of the column of reasons in a quarantine file: the last."""
+    return list(files.schema(path))[-1]
+
+
+def without_reasons(path: Path) -> pl.LazyFrame:
+    """The rows of a quarantine file, as they were."""
+    return files.scan(path).select(pl.exclude(reasons_of(path)))
+
+
+def write(rows: pl.LazyFrame, path: Path, index: str, checks: pl.Expr, segments: Sequence[Segment], run: str) -> None:
+    """Writes a quarantine file.
+
+    Args:
+        rows: those set aside, with their number among all in the column ``index``.
+        checks: the names of what each of them broke.
+        segments: where all rows came from.
+    """
+    columns = [name for name in rows.collect_schema().names() if name != index]
+    number = pl.int_range(pl.len()).cast(pl.String)
+    if len(segments) == 1 and (segments[0].runs is None or len(segments[0].runs) == 1):
+        [at] = segments
+        row = pl.lit(None, pl.Int64) if at.runs is None else pl.col(index).cast(pl.Int64) + at.runs[0][0]
+        where = {"origin": pl.lit(at.origin), "row": row, "read": pl.lit(at.read)}
+    else:
+        table = origin.table([segments]).select(
+            pl.col("start").cast(pl.get_index_type()).alias(index),
+            pl.struct(pl.col("start").alias(index), "origin", "row", "read").alias(f"{index}#"),
+        )
+        rows = rows.join_asof(table.lazy(), on=index, check_sortedness=False)
+        place = pl.col(f"{index}#").struct
+        row = place["row"] + pl.col(index).cast(pl.Int64) - place[index]
+        where = {"origin": place["origin"], "row": row, "read": place["read"]}
+    fields = {"id": pl.lit(f"{path.stem}:") + number, "checks": checks, "run": pl.lit(run), **where}
+    reasons = pl.struct([fields[field.name].cast(field.dtype).alias(field.name) for field in REASONS.fields])
+    files.write(rows.with_columns(reasons.alias(struct_name(columns))).drop(index, f"{index}#", strict=False), path)
