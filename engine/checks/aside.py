@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from engine.errors import SinkError
 from engine.frames import column, compacted
 
 _FLUSH_ROWS = 50_000
@@ -49,6 +51,9 @@ class Aside:
             rows: with at least the table's columns.
             broken: the names of the checks that each broke: List(String).
             places: ``origin`` (String), ``row`` (Int64) and ``read`` (String) of each, null where they are not known.
+
+        Raises:
+            SinkError: they cannot be written.
         """
         number = pl.int_range(self.rows, self.rows + rows.height, eager=True).cast(pl.String)
         about = pl.DataFrame(
@@ -68,28 +73,50 @@ class Aside:
             self._flush()
 
     def close(self) -> None:
-        """Puts all parts together; nothing is written where no row was set aside."""
+        """Puts all parts together; nothing is written where no row was set aside.
+
+        Raises:
+            SinkError: as `add`.
+        """
         path = self._quarantine.path
         if not self._parts:
             if self._held:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pl.concat(self._held).write_parquet(path, compression="zstd", compression_level=1)
+                with _writing(path):
+                    self._write(path)
             return
         self._flush()
-        parts = pl.concat([pl.scan_parquet(part, glob=False, hive_partitioning=False) for part in self._parts])
-        parts.sink_parquet(path, compression="zstd", compression_level=1, maintain_order=True)
-        for part in self._parts:
-            part.unlink()
+        with _writing(path):
+            parts = pl.concat([pl.scan_parquet(part, glob=False, hive_partitioning=False) for part in self._parts])
+            parts.sink_parquet(path, compression="zstd", compression_level=1, maintain_order=True)
+            for part in self._parts:
+                part.unlink()
 
     def _flush(self) -> None:
         if not self._held:
             return
         path = self._quarantine.path
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.stem}.part{len(self._parts)}")
-        pl.concat(self._held).write_parquet(part, compression="zstd", compression_level=1)
+        with _writing(path):
+            self._write(part)
         self._parts.append(part)
+
+    def _write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.concat(self._held).write_parquet(path, compression="zstd", compression_level=1)
         self._held, self._held_rows = [], 0
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SinkError(
+            f"rows could not be set aside: {str(error).strip().splitlines()[0]}",
+            code="quarantine.unwritable",
+            where=str(path.parent),
+            fix="make room there, or make it writable",
+        ) from None
 
 
 def struct_name(columns: Sequence[str]) -> str:
