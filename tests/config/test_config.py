@@ -176,6 +176,7 @@ STRUCTURAL = {"config.missing_key", "config.unknown_key", "config.type", "config
 ACROSS_KEYS = (
     "users:\n    schema",
     "severity: {ranges",
+    "foreign_keys: {user_id: user.x}",
     "range.experience",
     "secret_key",
     "experience_years: [0, 60]",

@@ -169,7 +169,7 @@ def test_between_the_last_file_and_the_store(sqlite_world: World, tmp_path: Path
     assert set(order.steps()) == set(steps.STEPS) - {"run.finished"}
     again = Order(tmp_path / "killed", sqlite_world.database.url, feast=True)
     assert in_process(again) == 0
-    assert set(again.steps()) == set(steps.STEPS)
+    assert set(again.steps()) == set(steps.STEPS) - {"rows.quarantined"}  # what is set aside is not read anew
     assert differences(tmp_path / "killed", sqlite_world.database, None) == []
     with Ledger(tmp_path / "killed" / ".maestro") as ledger:
         assert {file["state"] for file in ledger.published(NAME)} == {"loaded"}
