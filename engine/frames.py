@@ -14,6 +14,7 @@ from typing import Any, cast
 import polars as pl
 
 from engine.errors import DataError, UsageError
+from engine.types import FIRST_MOMENT, LAST_MOMENT
 
 
 @contextmanager
@@ -218,6 +219,42 @@ def compacted(frame: pl.DataFrame) -> pl.DataFrame:
     texts.write_ipc(copy, compat_level=pl.CompatLevel.oldest())
     copy.seek(0)
     return frame.with_columns(pl.read_ipc(copy).cast(texts.schema).get_columns())
+
+
+def to_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows as Python values; moments that Python cannot hold, beyond the years 1 to 9999, as text."""
+    odd = [name for name, dtype in frame.schema.items() if dtype in (pl.Date, pl.Datetime) and not _fits(frame[name])]
+    return frame.with_columns(_counted(name, frame.schema[name]) for name in odd).to_dicts()
+
+
+def _counted(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Moments as text: so many days or units of time since 1970, which is all that can be said of some."""
+    unit = dtype.time_unit if isinstance(dtype, pl.Datetime) else "days"
+    return pl.format(f"{{}} {unit} since 1970-01-01", column(name).to_physical()).alias(name)
+
+
+def clipped(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same with moments that Python cannot hold as the first or the last that it can."""
+    odd = [name for name, dtype in frame.schema.items() if dtype in (pl.Date, pl.Datetime) and not _fits(frame[name])]
+    return frame.with_columns(
+        column(name).to_physical().clip(*_limits(frame.schema[name])).cast(frame.schema[name]) for name in odd
+    )
+
+
+def _fits(moments: pl.Series) -> bool:
+    low, high = _limits(moments.dtype)
+    return bool(moments.to_physical().is_between(low, high).all())
+
+
+def _limits(dtype: pl.DataType) -> tuple[int, int]:
+    """Of the years 1 to 9999, in days or in the units of a timestamp."""
+    if dtype == pl.Date:
+        return FIRST_MOMENT // 86_400_000_000, LAST_MOMENT // 86_400_000_000
+    assert isinstance(dtype, pl.Datetime)  # noqa: S101 - only moments are asked for
+    if dtype.time_unit == "ns":
+        return -(2**63), 2**63 - 1
+    per_unit = 1_000 if dtype.time_unit == "ms" else 1
+    return FIRST_MOMENT // per_unit, LAST_MOMENT // per_unit
 
 
 def _holds_text(dtype: pl.DataType) -> bool:

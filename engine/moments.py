@@ -8,12 +8,9 @@ from __future__ import annotations
 import polars as pl
 
 from engine.errors import DataError
-from engine.types import ISO_MOMENT
+from engine.types import FIRST_MOMENT, ISO_MOMENT, LAST_MOMENT
 
 MOMENT = pl.Datetime("us", "UTC")
-
-_FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z in microseconds since 1970
-_LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 
 
 def readable(dtype: pl.DataType) -> bool:
@@ -82,5 +79,5 @@ def _parsed(text: pl.Expr) -> pl.Expr:
     offset = pl.when(zone.str.contains("-", literal=True)).then(-east).otherwise(east)
 
     moment = (day * 86_400 + clock - offset) * 1_000_000 + micros
-    valid = text.str.contains(ISO_MOMENT) & moment.is_between(_FIRST, _LAST)
+    valid = text.str.contains(ISO_MOMENT) & moment.is_between(FIRST_MOMENT, LAST_MOMENT)
     return pl.when(valid).then(moment).cast(MOMENT)

@@ -15,6 +15,7 @@ import polars as pl
 from engine.checks.aside import struct_name
 from engine.checks.result import json_ready
 from engine.errors import UsageError, nearest
+from engine.frames import to_rows
 from engine.history import opened
 from engine.intake import Replaying
 from engine.landing import files, mending, quarantine
@@ -101,7 +102,7 @@ def _together(paths: Sequence[Path]) -> pl.LazyFrame:
 
 def records(found: pl.LazyFrame) -> list[dict[str, Any]]:
     """Rows as JSON-ready values."""
-    return [json_ready(row) for row in found.collect(engine="streaming").to_dicts()]
+    return [json_ready(row) for row in to_rows(found.collect(engine="streaming"))]
 
 
 def export(

@@ -14,6 +14,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 DURATION_PATTERN = r"^[1-9][0-9]{0,8}[smhdw]$"
 # A date, or a date and a time; seconds, their fraction and the offset may be absent. Any engine's regular expressions
 # read it: Rust's for Polars, RE2 for DuckDB.
+FIRST_MOMENT = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z in microseconds since 1970
+LAST_MOMENT = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 ISO_MOMENT = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]+)?)?"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,22 +13,14 @@ if TYPE_CHECKING:
 
     from engine.checks.table import Table
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">=": operator.ge,
-    ">": operator.gt,
-}
-
 
 @dataclass(frozen=True)
 class Compare(RowWise):
     """``left operator right`` in every row in which both have a value.
 
-    Numbers are compared exactly, whatever their types; dates, timestamps and ISO 8601 texts as moments in UTC (two
-    texts as texts).
+    Whole numbers, floats and decimals are compared exactly with their like and with whole numbers (a float with a
+    decimal is not: a custom rule says how); dates, timestamps of any unit and ISO 8601 texts as moments in UTC, two
+    texts as texts. A text that is no moment breaks the check.
     """
 
     family: ClassVar[str] = "compare"
@@ -48,16 +39,15 @@ class Compare(RowWise):
 
     def violation(self, table: Table) -> pl.Expr:
         left, right = _pair(table, self.left, self.right)
-        compare = _OPERATORS[self.operator]
-        if len(left) == 1:
-            holds: pl.Expr = compare(left[0], right[0])
-            return ~holds
-        equal = (left[0] == right[0]) & (left[1] == right[1])
-        if self.operator in ("==", "!="):
-            return equal if self.operator == "!=" else ~equal
-        beyond: pl.Expr = _OPERATORS[self.operator[0]](left[0], right[0])
-        tied: pl.Expr = compare(left[1], right[1])
-        return ~(beyond | ((left[0] == right[0]) & tied))
+        equal, below, above = left[0] == right[0], left[0] < right[0], left[0] > right[0]
+        if len(left) > 1:
+            below, above = below | (equal & (left[1] < right[1])), above | (equal & (left[1] > right[1]))
+            equal &= left[1] == right[1]
+        broken = {
+            "<": above | equal, "<=": above, "==": below | above, "!=": equal, ">=": below, ">": below | equal,
+        }[self.operator]  # fmt: skip
+        unreadable = _unreadable(table, self.left, self.right)
+        return broken if unreadable is None else broken.fill_null(value=False) | unreadable
 
     def says(self, found: Found) -> str:
         return f"{share(found.failed, found.judged)} rows break it"
@@ -76,51 +66,79 @@ def _pair(table: Table, left: str, right: str) -> tuple[tuple[pl.Expr, ...], tup
 
     types = [table.schema[left], table.schema[right]]
     values = [table.known(left), table.known(right)]
-    text = (pl.String, pl.Categorical, pl.Enum)
+    numbers = all(dtype.is_numeric() for dtype in types)
     if pl.Null in types:
         return (pl.lit(None, pl.Int64),), (pl.lit(None, pl.Int64),)
-    if all(dtype in text for dtype in types):
+    if all(dtype in (pl.String, pl.Categorical, pl.Enum) for dtype in types):
         return (values[0].cast(pl.String),), (values[1].cast(pl.String),)
     if any(dtype in (pl.Date, pl.Datetime) for dtype in types):
-        return (table.moment(left),), (table.moment(right),)
-    if all(dtype.is_float() for dtype in types):
-        return (values[0].cast(pl.Float64),), (values[1].cast(pl.Float64),)
-    if all(dtype.is_integer() for dtype in types):
-        return (values[0].cast(pl.Int128),), (values[1].cast(pl.Int128),)
-    if all(dtype.is_integer() or dtype.is_float() for dtype in types):
-        (a, b), (c, d) = (_parts(v, t) for v, t in zip(values, types, strict=True))
-        return (a, b), (c, d)
-    if all(dtype.is_integer() or dtype.is_decimal() for dtype in types):
-        scale = max(getattr(dtype, "scale", 0) for dtype in types)
-        if any(_digits(dtype) + scale - getattr(dtype, "scale", 0) > 38 for dtype in types):
-            raise CannotRun(f"{left!r} is {types[0]} and {right!r} is {types[1]}, which together exceed 38 digits")
-        scaled = [_scaled(v, t, scale) for v, t in zip(values, types, strict=True)]
-        return (scaled[0],), (scaled[1],)
+        return (_nanoseconds(table, left),), (_nanoseconds(table, right),)
+    if all(dtype == pl.Duration for dtype in types):
+        spans = [
+            value.to_physical().cast(pl.Int128) * _PER_UNIT[_unit(t)] for value, t in zip(values, types, strict=True)
+        ]
+        return (spans[0],), (spans[1],)
     if types[0] == types[1] and not (types[0].is_nested() or types[0].is_object()):
         return (values[0],), (values[1],)
-    raise CannotRun(f"{left!r} is {types[0]} and {right!r} is {types[1]}, which cannot be compared")
+    if numbers and all(dtype.is_float() for dtype in types):
+        return (values[0].cast(pl.Float64),), (values[1].cast(pl.Float64),)
+    mixed = any(dtype.is_float() for dtype in types) and any(dtype.is_decimal() for dtype in types)
+    if not numbers or mixed or pl.UInt128 in types:
+        raise CannotRun(f"{left!r} is {types[0]} and {right!r} is {types[1]}, which cannot be compared")
+    scale = max(getattr(dtype, "scale", 0) for dtype in types)
+    one, other = (_parts(value, dtype, scale) for value, dtype in zip(values, types, strict=True))
+    return one, other
 
 
-def _parts(values: pl.Expr, dtype: pl.DataType) -> tuple[pl.Expr, pl.Expr]:
-    """A number as a whole one and a fraction in [0, 1); beyond 2^126, where all floats are whole, as its bounds."""
+def _unreadable(table: Table, left: str, right: str) -> pl.Expr | None:
+    """Rows in which one side is a text that is no moment and the other has a value; None: there can be none."""
+    import polars as pl
+
+    text = [table.schema[name] in (pl.String, pl.Categorical, pl.Enum) for name in (left, right)]
+    if sum(text) != 1 or pl.Null in (table.schema[left], table.schema[right]):
+        return None
+    one, other = (left, right) if text[0] else (right, left)
+    return table.unreadable(one) & table.known(other).is_not_null()
+
+
+def _parts(values: pl.Expr, dtype: pl.DataType, scale: int) -> tuple[pl.Expr, pl.Expr]:
+    """A number as the whole number below it and what is beyond that, which is a float or a count of 10^-scale."""
     import polars as pl
 
     if dtype.is_integer():
-        return values.cast(pl.Int128), pl.when(values.is_not_null()).then(pl.lit(0.0))
+        return values.cast(pl.Int128), pl.when(values.is_not_null()).then(pl.lit(0))
+    if dtype.is_decimal():
+        own = int(getattr(dtype, "scale", 0))
+        physical, unit = values.to_physical(), pl.lit(10**own, dtype=pl.Int128)
+        whole = physical // unit
+        return whole, (physical - whole * unit) * pl.lit(10 ** (scale - own), dtype=pl.Int128)
     values = values.cast(pl.Float64)
-    whole = values.floor().clip(-(2.0**126), 2.0**126)
-    fraction = pl.when(values.is_infinite()).then(pl.lit(0.0)).otherwise(values - values.floor())
-    return whole.cast(pl.Int128), fraction
+    whole, end = values.floor(), 2.0**127  # whole numbers end there, on both sides; floats go on
+    held = whole.clip(-end, math.nextafter(end, 0)).cast(pl.Int128)
+    held = pl.when(whole >= end).then(pl.lit(2**127 - 1, dtype=pl.Int128)).otherwise(held)
+    beyond = pl.when(whole >= end).then(1.0).when(whole < -end).then(-1.0).otherwise(values - whole)
+    return held, beyond
 
 
-def _digits(dtype: pl.DataType) -> int:
-    return int(dtype.precision) if dtype.is_decimal() else 20  # type: ignore[attr-defined]
+def _nanoseconds(table: Table, name: str) -> pl.Expr:
+    """A column of moments as exact nanoseconds since 1970.
 
-
-def _scaled(values: pl.Expr, dtype: pl.DataType, scale: int) -> pl.Expr:
-    """A decimal or whole number times 10^scale, as a whole number."""
+    Raises:
+        CannotRun: its type holds no points in time.
+    """
     import polars as pl
 
-    whole = values.to_physical() if dtype.is_decimal() else values
-    factor = 10 ** (scale - int(getattr(dtype, "scale", 0)))
-    return whole.cast(pl.Int128) * pl.lit(factor, dtype=pl.Int128)
+    dtype = table.schema[name]
+    if isinstance(dtype, pl.Datetime):
+        return table.known(name).to_physical().cast(pl.Int128) * _PER_UNIT[_unit(dtype)]
+    if dtype == pl.Date:
+        return table.known(name).to_physical().cast(pl.Int128) * _PER_DAY
+    return table.moment(name).to_physical().cast(pl.Int128) * _PER_UNIT["us"]
+
+
+def _unit(dtype: pl.DataType) -> str:
+    return str(dtype.time_unit)  # type: ignore[attr-defined]
+
+
+_PER_UNIT = {"ms": 1_000_000, "us": 1_000, "ns": 1}
+_PER_DAY = 86_400_000_000_000

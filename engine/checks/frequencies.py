@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from engine.checks.groups import Groups, comparable, counting
-from engine.frames import compacted
+from engine.frames import compacted, to_rows
 
 _HELD = 200_000  # distinct values in memory; more go to DuckDB, which spills
 
@@ -40,9 +40,9 @@ class Frequencies:
     def top(self, few: int) -> tuple[tuple[Any, int], ...]:
         """The most frequent values with their counts, ties by value."""
         counts = self._counts
+        if counts is not None and (self._spilled or self._dtype.is_nested()):  # DuckDB has an order of nested values
+            self._spill(counts)
         if self._spilled:
-            if counts is not None:
-                self._spill(counts)
             with counting():
                 found = self._groups.connection.sql(
                     f"SELECT value, sum(n)::BIGINT AS n FROM {self._table} GROUP BY value "
@@ -51,18 +51,16 @@ class Frequencies:
             counts = pl.DataFrame(found)
         elif counts is None:
             return ()
-        elif self._dtype.is_nested():
-            counts = counts.sort("n", descending=True).head(few)
         else:
             counts = counts.sort("n", "value", descending=[True, False]).head(few)
-        shown = counts["value"].cast(self._dtype).to_list()
-        return tuple(zip(shown, counts["n"].to_list(), strict=True))
+        rows = to_rows(counts.with_columns(pl.col("value").cast(self._dtype)))
+        return tuple((row["value"], row["n"]) for row in rows)
 
     def _spill(self, counts: pl.DataFrame) -> None:
         with counting():
             connection = self._groups.connection
             connection.register("counts", counts.to_arrow())
-            into = f"INSERT INTO {self._table}" if self._spilled else f"CREATE TEMP TABLE {self._table} AS"
+            into = f"INSERT INTO {self._table}" if self._spilled else f"CREATE OR REPLACE TEMP TABLE {self._table} AS"
             connection.execute(f"{into} SELECT * FROM counts")
             connection.unregister("counts")
         self._spilled, self._counts = True, None

@@ -13,7 +13,7 @@ from engine.checks.aside import Aside
 from engine.checks.check import Check, Found, Measures, RowWise
 from engine.checks.frequencies import Frequencies
 from engine.checks.table import Table, readable_data
-from engine.frames import column
+from engine.frames import clipped, column
 
 _FREQUENT = 20  # values that break a check are shown, the most frequent ones
 
@@ -121,7 +121,7 @@ class Scan:
                 plan[f"{i} {name}"] = aggregate.expr
             if a.measures.violation is not None:
                 plan[f"{i} failed"] = a.measures.violation.sum()
-        found = rows.lazy().select(**plan).collect(engine="in-memory").row(0, named=True) if plan else {}
+        found = clipped(rows.lazy().select(**plan).collect(engine="in-memory")).row(0, named=True) if plan else {}
         for i, a in asked.items():
             for name, aggregate in a.measures.values.items():
                 a.values[name] = aggregate.folded(a.values.get(name), found[f"{i} {name}"])

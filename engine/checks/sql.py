@@ -67,15 +67,20 @@ class Conditions:
             CannotRun: one of them fails on a value.
         """
         import duckdb
+        import pyarrow as pa
 
         names = dict.fromkeys(name for condition in conditions for name in self.columns(condition))
         if not names:  # constants; a frame without columns has no rows
             names = dict.fromkeys(batch.columns[:1])
-        rows = batch.select([_null_for_nan(name, self._schema[name]) for name in names])
+        try:
+            rows = batch.select([_null_for_nan(name, self._schema[name]) for name in names])
+            arrow = rows.to_arrow()
+        except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            raise CannotRun(f"SQL has no such values: {_first_line(error)}") from None
         listed = ", ".join(f"({condition}\n) AS c{i}" for i, condition in enumerate(conditions))
         with self._lock:  # a lazy frame asks from several threads
             try:
-                self._connection.register("batch", rows.to_arrow())
+                self._connection.register("batch", arrow)
                 found = pl.DataFrame(self._connection.sql(f"SELECT {listed} FROM batch").to_arrow_table())
             except duckdb.Error as error:
                 if is_interrupt(error):
@@ -158,6 +163,8 @@ def _references(tree: Any) -> Iterator[list[str]]:
 
 
 def _null_for_nan(name: str, dtype: pl.DataType) -> pl.Expr:
+    if dtype in (pl.Int128, pl.UInt128):  # Arrow has no such integers; wider ones than 38 digits are refused
+        return column(name).cast(pl.Decimal(38, 0))
     return column(name).fill_nan(None) if dtype.is_float() else column(name)
 
 

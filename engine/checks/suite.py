@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.checks.check import CannotRun, Check, Found, Measures, RowWise
@@ -162,18 +161,36 @@ class Suite:
         Raises:
             UsageError, DataError: as `validate`.
         """
+        with self._table(data, origins=origins, references=references) as table:
+            faults: dict[int, str] = {}
+            while True:
+                judgement, faulty = self._scan(table, scope, quarantine, faults)
+                if not (faulty.keys() - faults.keys()) or not self.sets_aside:
+                    return judgement
+                # What a check that fails on a value set aside before it failed is taken back.
+                faults |= faulty
+                table.forget()
+
+    def _scan(
+        self, table: Table, scope: Scope, quarantine: Quarantine | None, faults: Mapping[int, str]
+    ) -> tuple[Judgement, dict[int, str]]:
+        """One scan without the checks that are known to fail on a value, and which more of them do."""
         from engine.checks.aside import Aside
         from engine.checks.scan import Scan
 
-        began = perf_counter()
-        with self._table(data, origins=origins, references=references) as table:
-            asked, results = self._asked(table, scope)
-            scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None)
-            for i, found in scan.run().items():
-                results[i] = self._result(self.checks[i], found, table)
-            rows = table.rows + scan.quarantined + scan.dropped
-            taken = perf_counter() - began
-            return Judgement(results, rows, table.removed, scan.quarantined, scan.dropped, taken)
+        asked, results = self._asked(table, scope)
+        for i in faults.keys() & asked.keys():
+            del asked[i]
+            results[i] = self.checks[i].cannot_run(faults[i])
+        if quarantine:
+            quarantine.path.unlink(missing_ok=True)
+        scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None)
+        found = scan.run()
+        faulty = {i: fault for i, (check, _) in asked.items() if (fault := table.fault(check))}
+        for i, answer in found.items():
+            results[i] = self._result(self.checks[i], answer, table)
+        rows = table.rows + scan.quarantined + scan.dropped
+        return Judgement(results, rows, table.removed, scan.quarantined, scan.dropped), faulty
 
     def report(self, *judgements: Judgement) -> Report:
         """All results of judgements that together cover every check; the first is the one of the row-wise checks."""
@@ -234,9 +251,8 @@ class Suite:
         return asked, results
 
     def _result(self, check: Check, found: Found, table: Table) -> Result:
-        for expression in (check.where, getattr(check, "sql", None), getattr(check, "function", None)):
-            if expression in table.faults:
-                return check.cannot_run(table.faults[expression])
+        if fault := table.fault(check):
+            return check.cannot_run(fault)
         try:
             return check.judge(found, table)
         except CannotRun as reason:

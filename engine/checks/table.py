@@ -18,7 +18,7 @@ from engine.checks.keys import Keys, hash_of
 from engine.checks.marks import Marks
 from engine.checks.sql import Conditions
 from engine.errors import DataError
-from engine.frames import column, compacted
+from engine.frames import column, compacted, to_rows
 from engine.moments import readable, to_moment
 
 BATCH_ROWS = 200_000
@@ -83,6 +83,18 @@ class Table:
         self._derived = _Derived()
         self._carried: dict[str, Any] = {}
         self._tried: set[str] = set()
+
+    def fault(self, check: Check) -> str | None:
+        """Why a check cannot run after all: its condition or function failed on a value."""
+        asked = (check.where, getattr(check, "sql", None), getattr(check, "function", None))
+        return next((self.faults[expression] for expression in asked if expression in self.faults), None)
+
+    def forget(self) -> None:
+        """Forgets what a scan has found, but for faults: to be scanned again."""
+        for keys in self.keys.values():
+            keys.close()
+        self.rows, self.removed = 0, None
+        self.keys, self._carried, self._derived = {}, {}, _Derived(absent=self._derived.absent)
 
     def close(self) -> None:
         """Give back what counting equal values took."""
@@ -189,7 +201,8 @@ class Table:
                 raise CannotRun(f"the source {source!r} lacks the column {name!r}")
         pairs = list(zip(key, to, strict=True))
         for ours, other in pairs:
-            if _kind(self.schema[ours]) != _kind(schema[other]):
+            self.known(ours)
+            if pl.Null not in (self.schema[ours], schema[other]) and _kind(self.schema[ours]) != _kind(schema[other]):
                 raise CannotRun(f"{ours!r} is {self.schema[ours]}, {source}.{other} is {schema[other]}")
         derived = self._unused(f"whether {','.join(key)} is absent from {source}.{','.join(to)}")
         if derived not in self._derived.absent:
@@ -375,7 +388,7 @@ class Table:
         if self._origins is not None:
             places = self.places(positions)
             shown += [places["origin"].alias(self.origin), places["row"].alias(self.origin_row)]
-        return pl.DataFrame(shown).hstack(rows.select([column(name) for name in names]).get_columns()).to_dicts()
+        return to_rows(pl.DataFrame(shown).hstack(rows.select([column(name) for name in names]).get_columns()))
 
     def places(self, positions: pl.Series) -> pl.DataFrame:
         """Where rows came from: ``origin``, ``row`` (the record number in it), ``read``; null where it is not known."""
@@ -449,12 +462,14 @@ def _kind(dtype: pl.DataType) -> str:
 
 def _linked(expr: pl.Expr, dtype: pl.DataType, other: pl.DataType) -> pl.Expr:
     """A part of a key in a form that equals that of the other side, which is of the same kind, for equal values."""
+    if dtype == pl.Null:
+        return _linked(expr.cast(other), other, other) if other != pl.Null else expr.cast(pl.Int64)
     if dtype.is_integer():
         wide = any(t in (pl.Int128, pl.UInt128, pl.UInt64) for t in (dtype, other))
-        return expr.cast(pl.Decimal(38, 0)) if wide else expr.cast(pl.Int64)
+        return expr.cast(pl.String) if wide else expr.cast(pl.Int64)
     if isinstance(dtype, pl.Datetime) and isinstance(other, pl.Datetime) and dtype.time_unit != other.time_unit:
         per_unit = {"ms": 1_000_000, "us": 1_000, "ns": 1}[dtype.time_unit]
-        return expr.to_physical().cast(pl.Int128).mul(per_unit).cast(pl.Decimal(38, 0))
+        return (expr.to_physical().cast(pl.Int128) * per_unit).cast(pl.String)
     return comparable(expr, dtype)
 
 

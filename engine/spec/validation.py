@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
@@ -103,19 +104,19 @@ class Custom(Spec):
 
 
 class Threshold(Spec):
-    """How many rows may break a check: a count, or a fraction of the rows judged (exact, as text)."""
+    """How many rows may break a check: a count, or a percentage of the rows judged (exact, as it was written)."""
 
     count: int | None = None
-    fraction: Decimal | None = None
+    percent: Decimal | None = None
 
     def allows(self, failed: int, judged: int) -> bool:
         """Whether so many failed rows of so many judged are few enough."""
         if self.count is not None:
             return failed <= self.count
-        return self.fraction is None or failed <= self.fraction * judged
+        return self.percent is None or 100 * failed <= Fraction(self.percent) * judged
 
     def __str__(self) -> str:
-        return f"{self.count:,}" if self.fraction is None else f"{(self.fraction * 100).normalize():f} %"
+        return f"{self.count:,}" if self.percent is None else f"{self.percent} %"
 
 
 def _for_all(value: Any) -> Any:
@@ -129,9 +130,9 @@ def _threshold(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Threshold(count=value)
     if isinstance(value, str) and (match := re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", value)):
-        fraction = Decimal(match[1]) / 100
-        if fraction <= 1:
-            return Threshold(fraction=fraction)
+        percent = Decimal(match[1])
+        if percent <= 100:
+            return Threshold(percent=percent)
     raise PydanticCustomError("threshold", "{value} is no threshold", {"value": repr(value), "allowed": _THRESHOLD})
 
 
