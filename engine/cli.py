@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import io
 import json
@@ -10,7 +11,6 @@ import logging
 import os
 import shlex
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -50,12 +50,10 @@ def entry() -> NoReturn:
     gc.set_threshold(50_000)  # imports make objects that stay; Python would look through them for cycles every 700
     code = main()
     sys.stderr.flush()
-    if any(thread.daemon for thread in threading.enumerate()):
-        # A read was left behind that waits for a dead connection. Should it wake while Python takes itself down,
-        # native code would abort the process, and the exit code would be lost.
-        os._exit(code)
-    gc.freeze()  # Python's last search for cycles, among all that was imported, takes longer than a small run
-    sys.exit(code)
+    atexit._run_exitfuncs()
+    # Python does not take itself down, which takes longer than a small run. And a read may have been left behind that
+    # waits for a dead connection: should it wake meanwhile, native code would abort the process.
+    os._exit(code)
 
 
 def _outcome(options: argparse.Namespace) -> int:
