@@ -250,7 +250,12 @@ def _as_of(command: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    plan = _compile(options.pipeline, None, history=False)
+    from engine.config import load_pipeline
+    from engine.plan import check_rules, compile_plan
+
+    pipeline = load_pipeline(options.pipeline)
+    plan = compile_plan(pipeline, history=False)
+    check_rules(pipeline, plan)
     checks = sum(len(suite.checks) for suite in plan.suites.values())
     features = sum(len(view.view.features) for view in plan.views)
     found = {"sources": len(plan.sources), "checks": checks, "views": len(plan.views), "features": features}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from itertools import accumulate
@@ -44,8 +44,8 @@ def validate_file(
             credentials, region and ``AWS_ENDPOINT_URL``.
         format: parquet, csv, ndjson or json; None is by suffix.
         as_of: the moment that freshness is judged at; None is now.
-        quarantine: the Parquet file for rows that checks quarantine. Without such rows there is none, also not an
-            earlier one.
+        quarantine: the Parquet file for rows that checks quarantine, ``.parquet``; an earlier quarantine file of that
+            name is replaced, or removed where no row is quarantined; any other file is left alone.
 
     Raises:
         ConfigError: the checks are not written as they must be.
@@ -57,7 +57,7 @@ def validate_file(
     location = str(path)
     form = format or _format(location)
     if quarantine is not None:
-        _check_quarantine(Path(quarantine), suite)
+        _check_quarantine(Path(quarantine), suite, {Path(checks): "the file of checks"})
     with _table(location, form) as (frame, origins), _aside(quarantine, origins["origin"].to_list()) as aside:
         return suite.report(suite.judge(frame, origins=origins, quarantine=aside))
 
@@ -149,13 +149,31 @@ def _source(location: str, form: str) -> AnySource:
 # --- quarantine ---------------------------------------------------------------------------------------------------
 
 
-def _check_quarantine(path: Path, suite: Suite) -> None:
+def _check_quarantine(path: Path, suite: Suite, others: Mapping[Path, str]) -> None:
     if not any(isinstance(check, RowWise) and check.on_violation == "quarantine" for check in suite.checks):
         raise _refused("no check quarantines rows", "add on_violation: quarantine to the checks")
     if path.is_dir():
         raise _refused(f"{path} is a folder", "name a file in it, such as bad.parquet")
     if not path.resolve().parent.is_dir():
         raise _refused(f"there is no folder {path.resolve().parent}", "create it first, or name another")
+    if path.suffix != ".parquet":
+        raise _refused(f"{path} would be a Parquet file", "name it with the suffix .parquet")
+    for other, what in others.items():
+        if path.resolve() == other.resolve():
+            raise _refused(f"{path} is {what}", "name another file")
+    if path.exists() and not _is_quarantine(path):
+        raise _refused(f"{path} is there already, and no quarantine file", "name another file, or remove it first")
+
+
+def _is_quarantine(path: Path) -> bool:
+    """Whether a file holds rows set aside: it may be replaced."""
+    try:
+        with path.open("rb") as file:
+            *_, (name, last) = pl.read_parquet_schema(file).items()
+    except (OSError, ValueError, pl.exceptions.PolarsError):
+        return False
+    fields = {field.name for field in last.fields} if isinstance(last, pl.Struct) else set()
+    return name.lstrip("_") == "quarantine" and {"id", "checks", "origin", "row"} <= fields
 
 
 @contextmanager

@@ -199,7 +199,10 @@ class Intake:
 
     def _aside(self, source: SourcePlan, read_id: str) -> Aside:
         entries = self.ledger.quarantined(self.plan.pipeline)
-        held = [self.plan.workdir / e.file.path for e in entries if e.source == source.name and e.state == "held"]
+        mine = [(e.state, self.plan.workdir / e.file.path) for e in entries if e.source == source.name]
+        # A row that was replayed, maybe mended, or given up does not come back as it was.
+        ended = {path for state, path in mine if state in ("replayed", "dropped") and path.is_file()}
+        held = [path for state, path in mine if state == "held" or path in ended]
         return Aside(self.plan.quarantine / source.name / read_id, read_id, self.run_id, held)
 
     def _judge(self, source: SourcePlan) -> None:

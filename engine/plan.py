@@ -245,6 +245,21 @@ def _suites(pipeline: Pipeline, as_of: datetime, workdir: Path, problems: list[P
             yield name, suite
 
 
+def check_rules(pipeline: Pipeline, plan: Plan) -> None:
+    """Makes sure that the SQL of checks can be read, and that their Python functions are there.
+
+    Raises:
+        ConfigError: some are not.
+    """
+    found = [
+        replace(problem, path=("validation", name, *problem.path))
+        for name, suite in plan.suites.items()
+        for problem in suite.mistakes()
+    ]
+    if found:
+        raise ConfigError([pipeline.locate(problem) for problem in found])
+
+
 def _ledger_url(pipeline: Pipeline) -> str | None:
     return pipeline.ledger.get_secret_value() if pipeline.ledger else None
 

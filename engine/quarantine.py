@@ -14,7 +14,7 @@ import polars as pl
 
 from engine.checks.aside import struct_name
 from engine.checks.result import json_ready
-from engine.errors import UsageError, nearest
+from engine.errors import LedgerError, UsageError, nearest
 from engine.frames import to_rows
 from engine.history import opened
 from engine.intake import Replaying
@@ -55,7 +55,7 @@ def held(pipeline: Pipeline) -> list[Holding]:
     plan = compile_plan(pipeline, history=False)
     found: dict[tuple[str, str], list[Quarantined]] = {}
     with opened(plan) as ledger:
-        for entry in _entries(ledger, plan, Replaying()):
+        for entry in _there(plan, _entries(ledger, plan, Replaying())):
             found.setdefault((entry.source, entry.run_id), []).append(entry)
         return [
             Holding(source, run, sum(e.file.rows for e in entries), _checks(plan, entries), entries[0].created_at)
@@ -125,7 +125,8 @@ def drop(pipeline: Pipeline, *, source: str, run: str | None = None) -> int:
     """
     plan = compile_plan(pipeline, history=False)
     with opened(plan) as ledger, ledger.lease(plan.pipeline):
-        entries = _some(ledger, plan, Replaying(frozenset({source}), run))
+        entries = _entries(ledger, plan, Replaying(frozenset({source}), run))
+        entries = entries or _some(ledger, plan, Replaying(frozenset({source}), run))
         ledger.drop_quarantined(entry.file.path for entry in entries)
     return sum(entry.file.rows for entry in entries)
 
@@ -158,7 +159,7 @@ def replay(
     wanted = Replaying(frozenset({source}) if source else None, run)
     with opened(plan) as ledger:
         if mended is not None or ledger.unfinished(plan.pipeline) is None:
-            _some(ledger, plan, wanted)  # else, a replay that was killed may have taken them already
+            _some(ledger, plan, wanted, replaying=True)  # else, a replay that was killed may have taken them already
     with tempfile.TemporaryDirectory(prefix="replay-", dir=plan.workdir) as folder:
         if mended is not None:
             wanted = _with_mended(plan, wanted, Path(mended), Path(folder))
@@ -191,14 +192,42 @@ def _entries(ledger: Ledger, plan: Plan, wanted: Replaying) -> list[Quarantined]
     return [entry for entry in ledger.quarantined(plan.pipeline) if wanted.takes(entry)]
 
 
-def _some(ledger: Ledger, plan: Plan, wanted: Replaying) -> list[Quarantined]:
+def _there(plan: Plan, entries: list[Quarantined]) -> list[Quarantined]:
+    """The same files.
+
+    Raises:
+        LedgerError: one is missing.
+    """
+    for entry in entries:
+        if not (plan.workdir / entry.file.path).is_file():
+            raise LedgerError(
+                f"{entry.file.rows:,} rows in quarantine are gone: {entry.file.path} is missing",
+                code="quarantine.missing",
+                where=f"sources.{entry.source}",
+                fix=f"restore the file, or give these rows up: maestro quarantine drop … --source {entry.source} "
+                f"--run {entry.run_id}",
+            )
+    return entries
+
+
+def _some(ledger: Ledger, plan: Plan, wanted: Replaying, *, replaying: bool = False) -> list[Quarantined]:
     """The files that are meant, at least one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none; for a replay: the pipeline has no such source.
+        LedgerError: one is missing.
     """
     if found := _entries(ledger, plan, wanted):
-        return found
+        declared = {source.name for source in plan.sources}
+        if replaying and (strange := sorted({entry.source for entry in found} - declared)):
+            raise UsageError(
+                f"the pipeline has no source {strange[0]!r} any more, of which rows are in quarantine",
+                code="quarantine.source",
+                allowed=", ".join(sorted(declared)),
+                fix=f"declare it again, name another with --source, or give its rows up: "
+                f"maestro quarantine drop … --source {strange[0]}",
+            )
+        return _there(plan, found)
     every = _entries(ledger, plan, Replaying())
     sources = sorted({entry.source for entry in every})
     runs = sorted({entry.run_id for entry in every})

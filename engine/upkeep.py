@@ -40,7 +40,8 @@ def collect(
 
     Kept are, of each source, the newest table, the newest accepted one, those that were superseded within
     ``retention``, and the pieces of reads that a run may go on from; and all rows in quarantine, until ``retention``
-    after they were replayed, dropped or superseded.
+    after they were superseded: those that were replayed or dropped too, since they are recognised by it when a source
+    is read incrementally.
 
     Args:
         landing: the pipeline's landing folder.
@@ -93,7 +94,7 @@ def _kept(tables: Sequence[Read], sources: Collection[str] | None, since: dateti
 
 
 def _is_kept(entry: Quarantined, since: datetime | None) -> bool:
-    if entry.state == "held":
+    if entry.state != "superseded":
         return True
     return since is not None and parse_moment(entry.ended_at or "now") >= since
 

@@ -207,7 +207,7 @@ class RowWise(Check):
             message += self.explanation(details, table)
             if self.on_violation in ("quarantine", "drop"):
                 details["on_violation"] = self.on_violation
-                message += f"; these rows are {_PARTICIPLES[self.on_violation]}"
+                message += f" (on_violation: {self.on_violation})"
         return Result(
             self.check_name,
             passed,
@@ -229,9 +229,6 @@ class RowWise(Check):
         if self.on_violation in ("quarantine", "drop") and self.max_failed is None:
             return max(self.severity, Severity.WARNING, key=list(Severity).index)
         return self.severity
-
-
-_PARTICIPLES = {"quarantine": "quarantined", "drop": "dropped"}
 
 
 def share(part: int, whole: int) -> str:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Increasing(RowWise):
-    """No non-null value is below (``strict``: or equal to) the last non-null one before it, in the order read."""
+    """No non-null value is below (``strict``: or equal to) the last non-null one before it, in the order read.
+
+    With ``where``, only rows that it is true of are compared, with each other.
+    """
 
     family: ClassVar[str] = "increasing"
 
@@ -34,7 +37,7 @@ class Increasing(RowWise):
             raise CannotRun(f"the column {name!r} is {dtype}, whose values have no order")
         if dtype == pl.Null:
             return pl.lit(False)
-        before, values = table.previous(name), table.orderable(name)
+        before, values = table.previous(name, self.where), table.orderable(name)
         return values <= before if self.strict else values < before
 
     def says(self, found: Found) -> str:

@@ -15,6 +15,7 @@ from engine.checks.frequencies import Frequencies
 from engine.checks.table import Table, readable_data
 from engine.frames import clipped, column
 
+_MARKED_AT_ONCE = 100  # checks whose failing rows are looked for
 _FREQUENT = 20  # values that break a check are shown, the most frequent ones
 
 
@@ -94,6 +95,8 @@ class Scan:
         needed = {name for asked in self._asked.values() for name in table.needed(asked.check)}
         if self._rows:
             needed.update(table.key_columns)
+        if not needed and any(a.measures.violation is not None or a.check.where for a in self._asked.values()):
+            return list(table.schema)[:1]  # a condition that names no column is about every row all the same
         return [name for name in table.schema if name in needed]
 
     def _measure(self, batch: pl.DataFrame, offset: int) -> None:
@@ -139,20 +142,18 @@ class Scan:
         """Keeps the first failing rows, and counts the values that broke a check."""
         table, size = self._table, self._table.sample_size
         wanted = [a for a in self._hit() if a.measures.frequent or len(a.sample) < size]
-        if not wanted:
-            return
-        numbered = batch.lazy().with_columns(pl.int_range(offset, offset + pl.len()).alias(table.position))
-        queries = []
-        for a in wanted:
-            rows = numbered.filter(a.violation)
-            names = dict.fromkeys([*table.key_columns, *a.check.columns])
-            shown = rows.head(size - len(a.sample)).select(table.position, *map(column, names))
-            queries.append(shown if a.measures.frequent is None else rows.select(table.position, *map(column, names)))
-        for a, found in zip(wanted, pl.collect_all(queries, engine="in-memory"), strict=True):
-            few = found.head(size - len(a.sample))
-            a.sample += table.shown(few, few[table.position], a.check.columns)
-            if a.frequencies is not None and a.measures.frequent is not None:
-                a.frequencies.add(found[a.measures.frequent])
+        for start in range(0, len(wanted), _MARKED_AT_ONCE):
+            some = wanted[start : start + _MARKED_AT_ONCE]
+            broken = batch.select(**{str(i): a.violation for i, a in enumerate(some)})
+            for a, marks in zip(some, broken.get_columns(), strict=True):
+                rows = marks.new_from_index(0, batch.height) if len(marks) != batch.height else marks
+                numbers = rows.arg_true()
+                few = numbers.head(size - len(a.sample))
+                names = dict.fromkeys([*table.key_columns, *a.check.columns])
+                shown = batch.select(map(column, names))[few] if names else pl.DataFrame()
+                a.sample += table.shown(shown, few.cast(pl.Int64) + offset, a.check.columns)
+                if a.frequencies is not None and a.measures.frequent is not None:
+                    a.frequencies.add(batch[a.measures.frequent].gather(numbers))
 
     def _without_removed(self, batch: pl.DataFrame, offset: int) -> pl.DataFrame:
         """The batch without the rows that are set aside, which are written, or left out."""

@@ -17,6 +17,7 @@ from engine.frames import column
 if TYPE_CHECKING:
     import duckdb
 
+_ROWS = {"unnest", "unlist", "generate_subscripts"}
 _FORBIDDEN = {"SUBQUERY": "a subquery", "WINDOW": "a window function", "STAR": "*", "PARAMETER": "a parameter"}
 
 
@@ -98,7 +99,7 @@ class Conditions:
         Raises:
             CannotRun: it cannot be tried.
         """
-        tree = self._tree(condition)
+        tree = _tree(condition, self._connection)
         folded: dict[str, list[str]] = {}
         for name in self._schema:
             folded.setdefault(name.casefold(), []).append(name)
@@ -121,26 +122,39 @@ class Conditions:
             raise CannotRun(f"it gives {answer.dtype}, not true or false")
         return tuple(found)
 
-    def _tree(self, condition: str) -> Any:
-        query = f"SELECT ({condition}\n) FROM batch"
-        [(text,)] = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-        parsed = json.loads(text)
-        if parsed.get("error"):
-            raise CannotRun(f"it is no SQL expression: {parsed.get('error_message', '').splitlines()[0]}")
-        statements = parsed["statements"]
-        node = statements[0]["node"]
-        plain = (
-            len(statements) == 1
-            and node.get("type") == "SELECT_NODE"
-            and len(node["select_list"]) == 1
-            and not any(node.get(part) for part in ("where_clause", "having", "qualify", "sample"))
-            and not node.get("group_expressions")
-            and not node.get("modifiers")
-            and node["from_table"].get("table_name") == "batch"
-        )
-        if not plain:
-            raise CannotRun("it is more than one SQL expression")
-        return node["select_list"]
+
+def read(condition: str) -> list[list[str]]:
+    """The names of the columns that a condition mentions, whatever the table.
+
+    Raises:
+        CannotRun: it is no expression over one row.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        return list(_references(_tree(condition, connection)))
+
+
+def _tree(condition: str, connection: duckdb.DuckDBPyConnection) -> Any:
+    query = f"SELECT ({condition}\n) FROM batch"
+    [(text,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
+    parsed = json.loads(text)
+    if parsed.get("error"):
+        raise CannotRun(f"it is no SQL expression: {parsed.get('error_message', '').splitlines()[0]}")
+    statements = parsed["statements"]
+    node = statements[0]["node"]
+    plain = (
+        len(statements) == 1
+        and node.get("type") == "SELECT_NODE"
+        and len(node["select_list"]) == 1
+        and not any(node.get(part) for part in ("where_clause", "having", "qualify", "sample"))
+        and not node.get("group_expressions")
+        and not node.get("modifiers")
+        and node["from_table"].get("table_name") == "batch"
+    )
+    if not plain:
+        raise CannotRun("it is more than one SQL expression")
+    return node["select_list"]
 
 
 def _references(tree: Any) -> Iterator[list[str]]:
@@ -153,6 +167,8 @@ def _references(tree: Any) -> Iterator[list[str]]:
         kind = tree.get("class")
         if kind in _FORBIDDEN:
             raise CannotRun(f"it holds {_FORBIDDEN[kind]}; a condition is about one row")
+        if kind == "FUNCTION" and str(tree.get("function_name")).casefold() in _ROWS:
+            raise CannotRun(f"{tree['function_name']} makes rows; a condition is about one row")
         if kind == "COLUMN_REF":
             yield tree["column_names"]
         for child in tree.values():

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.checks.check import CannotRun, Check, Found, Measures, RowWise
+from engine.checks.check import CannotRun, Check, Measures, RowWise
+from engine.checks.custom import Custom
 from engine.checks.declared import Declared
 from engine.checks.foreign_key import ForeignKey
 from engine.checks.pattern import Pattern, regex_fault
 from engine.checks.result import Report, Result
+from engine.checks.rules import condition_fault, function_fault
 from engine.checks.uniqueness import Uniqueness
-from engine.errors import ConfigError, Problem, UsageError
+from engine.errors import ConfigError, DataError, Problem, UsageError
 from engine.spec import ValidationSpec
 from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
 
@@ -101,7 +104,24 @@ class Suite:
     @property
     def sets_aside(self) -> bool:
         """Whether a check quarantines or drops rows."""
-        return any(isinstance(c, RowWise) and c.on_violation in ("quarantine", "drop") for c in self.checks)
+        return any(map(_sets_aside, self.checks))
+
+    def mistakes(self) -> list[Problem]:
+        """What shows without any data: SQL that cannot be read, Python functions that are not there.
+
+        Of a check with such a mistake, `validate` tells that it cannot run.
+        """
+        found: dict[tuple[str, ...], str] = {}
+        for check in self.checks:
+            place = ("custom", str(check.column)) if isinstance(check, Custom) else ()
+            if isinstance(check, Custom) and check.function is not None:
+                found[place] = function_fault(check.function, self._base) or ""
+            elif isinstance(check, Custom) and check.sql is not None:
+                found[place] = condition_fault(check.sql) or ""
+            if check.where is not None:
+                found[("where",)] = found.get(("where",)) or condition_fault(check.where) or ""
+        fix = "correct it: DuckDB's SQL over one row, or module:name of a function without arguments"
+        return [Problem("config.rule", fault, place, fix=fix) for place, fault in found.items() if fault]
 
     def validate(self, data: Any, *, references: Mapping[str, Any] | None = None) -> Report:
         """Check every row of ``data``: polars (eager or lazy), pyarrow, pandas, a Parquet path, or an Arrow stream.
@@ -123,18 +143,29 @@ class Suite:
     def filter(self, data: Any, *, references: Mapping[str, Any] | None = None) -> tuple[pl.LazyFrame, pl.LazyFrame]:
         """The rows that pass all row-wise checks and repeat no key, and the others with what they broke; both lazy.
 
-        The second frame has one more column, ``failed_checks`` (List(String), such as ``range.score``). Checks that
-        cannot run break no row; `validate` tells of them.
+        The second frame has one more column, ``failed_checks`` (List(String), such as ``range.score``). A row that
+        breaks a check is among them whatever ``on_violation``, ``max_failed`` and severity say; checks of the table as
+        a whole (row count, freshness, distribution, schema) have no say.
 
         Raises:
-            UsageError, DataError: as `validate`.
+            UsageError: as `validate`.
+            DataError: as `validate`; or a check of rows cannot run. One that fails on a value says so when a frame is
+                collected.
         """
         from engine.checks.split import split
         from engine.frames import scan, to_lazy
 
         frame = scan(data) if isinstance(data, str | Path) else to_lazy(data)
         table = self._table_of(frame, references=references)  # lives as long as the frames that ask it
-        asked, _ = self._asked(table, "all")
+        asked, results = self._asked(table, "all")
+        for i, result in results.items():
+            if isinstance(self.checks[i], RowWise | Uniqueness):
+                raise DataError(
+                    result.message,
+                    code="checks.cannot_run",
+                    where=self.checks[i].name,
+                    fix="mend the check or the table; validate shows all checks that cannot run",
+                )
         return split(table, list(asked.values()))
 
     def judge(
@@ -161,20 +192,21 @@ class Suite:
         Raises:
             UsageError, DataError: as `validate`.
         """
+        started = time.perf_counter()
         with self._table(data, origins=origins, references=references) as table:
             faults: dict[int, str] = {}
             while True:
                 judgement, faulty = self._scan(table, scope, quarantine, faults)
-                if not (faulty.keys() - faults.keys()) or not self.sets_aside:
-                    return judgement
-                # What a check that fails on a value set aside before it failed is taken back.
+                if not any(_sets_aside(self.checks[i]) for i in faulty):
+                    return replace(judgement, seconds=time.perf_counter() - started)
+                # What a check set aside before it turned out that it cannot run is taken back.
                 faults |= faulty
                 table.forget()
 
     def _scan(
         self, table: Table, scope: Scope, quarantine: Quarantine | None, faults: Mapping[int, str]
     ) -> tuple[Judgement, dict[int, str]]:
-        """One scan without the checks that are known to fail on a value, and which more of them do."""
+        """One scan without the checks that are known to be at fault, and which more of them are."""
         from engine.checks.aside import Aside
         from engine.checks.scan import Scan
 
@@ -186,9 +218,18 @@ class Suite:
             quarantine.path.unlink(missing_ok=True)
         scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None)
         found = scan.run()
-        faulty = {i: fault for i, (check, _) in asked.items() if (fault := table.fault(check))}
-        for i, answer in found.items():
-            results[i] = self._result(self.checks[i], answer, table)
+        faulty: dict[int, str] = {}
+        for i in sorted(found, key=lambda i: self.checks[i].whole_table):
+            check = self.checks[i]
+            if any(map(_sets_aside, (self.checks[j] for j in faulty))):
+                break  # what stays is not what is to be judged
+            try:
+                if fault := table.fault(check):
+                    raise CannotRun(fault)
+                results[i] = check.judge(found[i], table)
+            except CannotRun as reason:
+                faulty[i] = str(reason)
+                results[i] = check.cannot_run(faulty[i])
         rows = table.rows + scan.quarantined + scan.dropped
         return Judgement(results, rows, table.removed, scan.quarantined, scan.dropped), faulty
 
@@ -250,13 +291,9 @@ class Suite:
                 results[i] = check.cannot_run(str(reason))
         return asked, results
 
-    def _result(self, check: Check, found: Found, table: Table) -> Result:
-        if fault := table.fault(check):
-            return check.cannot_run(fault)
-        try:
-            return check.judge(found, table)
-        except CannotRun as reason:
-            return check.cannot_run(str(reason))
+
+def _sets_aside(check: Check) -> bool:
+    return isinstance(check, RowWise) and check.on_violation in ("quarantine", "drop")
 
 
 def _absent(missing: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import polars as pl
 
 from engine.checks.check import CannotRun, Check
-from engine.checks.functions import called, prove_row_wise
+from engine.checks.functions import called, columns_of, prove_row_wise
 from engine.checks.groups import POSITION, Groups, Repeated, comparable, counting, reader
 from engine.checks.keys import Keys, hash_of
 from engine.checks.marks import Marks
@@ -22,8 +22,7 @@ from engine.frames import column, compacted, to_rows
 from engine.moments import readable, to_moment
 
 BATCH_ROWS = 200_000
-_BATCH_CELLS = 10_000_000  # of wide tables, a batch holds fewer rows
-_TRIED_ROWS = 1_000
+_BATCH_CELLS = 4_000_000  # of wide tables, a batch holds fewer rows
 
 
 @dataclass
@@ -78,11 +77,10 @@ class Table:
         self.keys: dict[str, Keys] = {}
         self._conditions = Conditions(self.schema, memory_limit)
         self._budget, self._spill, self._base = budget, spill, base
-        self._origins = origins
+        self._origins = None if origins is None else origins.sort("start")
         self._references = dict(references or {})
         self._derived = _Derived()
         self._carried: dict[str, Any] = {}
-        self._tried: set[str] = set()
 
     def fault(self, check: Check) -> str | None:
         """Why a check cannot run after all: its condition or function failed on a value."""
@@ -145,12 +143,17 @@ class Table:
             return self.known(name).to_physical()
         return self.known(name).cast(pl.String) if dtype in (pl.Categorical, pl.Enum) else self.known(name)
 
-    def previous(self, name: str) -> pl.Expr:
-        """The last non-null value of a column before each row, as `orderable` has it; null before the first."""
-        derived = self._unused(f"previous {name}")
+    def previous(self, name: str, where: str | None) -> pl.Expr:
+        """The last non-null value of a column before each row, as `orderable` has it; null before the first.
+
+        Args:
+            where: an SQL condition: the rows whose values count.
+        """
+        derived = self._unused(f"previous {name}" if where is None else f"previous {name} where {where}")
         values = self.orderable(name)
         dtype = pl.DataFrame(schema={name: self.schema[name]}).select(values).schema.dtypes()[0]
-        self._derived.previous[derived] = values, dtype
+        counts = self.condition(where)
+        self._derived.previous[derived] = values if counts is None else pl.when(counts).then(values), dtype
         return column(derived)
 
     def condition(self, condition: str | None) -> pl.Expr | None:
@@ -178,9 +181,11 @@ class Table:
             CannotRun: there is no such function, or what it gives is no expression over columns that are there.
         """
         expr = called(function, self._base)
-        for name in expr.meta.root_names():
-            if name not in self.schema:
-                raise CannotRun(f"the column {name!r} is missing")
+        try:
+            columns_of(expr, self.schema)
+            prove_row_wise(expr, self.schema)
+        except CannotRun as reason:
+            raise CannotRun(f"{function}: {reason}") from None
         derived = self._unused(f"result of {function}")
         self._derived.calculated[function] = derived, expr
         return column(derived)
@@ -238,7 +243,7 @@ class Table:
             if condition is not None:
                 names.update(self._conditions.columns(condition))
         if function := getattr(check, "function", None):
-            names.update(self._derived.calculated[function][1].meta.root_names())
+            names.update(columns_of(self._derived.calculated[function][1], self.schema))
         return names
 
     def batches(self, columns: Sequence[str]) -> Generator[tuple[int, pl.DataFrame]]:
@@ -249,18 +254,22 @@ class Table:
         """A batch with all columns that expressions of this table name; batches must come in order."""
         made = self._derived
         columns: list[pl.Series | pl.Expr] = [expr.alias(name) for name, expr in made.moments.items()]
+        columns += [marks.slice(offset, batch.height).alias(name) for name, marks in made.absent.items()]
+        columns += self._evaluated(batch)
+        batch = batch.with_columns(columns) if columns else batch
+        before: list[pl.Expr] = []
         for name, (values, dtype) in made.previous.items():
-            before = pl.lit(self._carried.get(name), dtype=dtype)
-            columns.append(values.forward_fill().shift(1).fill_null(before).alias(name))
+            carried = pl.lit(self._carried.get(name), dtype=dtype)
+            before.append(values.forward_fill().shift(1).fill_null(carried).alias(name))
             last = batch.select(values.drop_nulls().last()).item()
             self._carried[name] = self._carried.get(name) if last is None else last
-        columns += [marks.slice(offset, batch.height).alias(name) for name, marks in made.absent.items()]
-        columns += self._truths(batch, list(made.truths))
-        columns += [self._calculate(batch, function) for function in made.calculated]
-        return batch.with_columns(columns) if columns else batch
+        return batch.with_columns(before) if before else batch
 
     def derived_lazily(self) -> pl.LazyFrame:
-        """All rows with all columns that expressions of this table name."""
+        """All rows with all columns that expressions of this table name.
+
+        Collecting it raises a DataError where a condition or a function fails on a value.
+        """
         made, frame = self._derived, self.frame
         if made.absent:
             position = self._unused("position of the row")
@@ -269,16 +278,27 @@ class Table:
                 pl.col(position).map_batches(marks.of, return_dtype=pl.Boolean).alias(name)
                 for name, marks in made.absent.items()
             )
-        previous = {name: values.forward_fill().shift(1) for name, (values, _) in made.previous.items()}
-        frame = frame.with_columns(**made.moments, **previous, **dict(made.calculated.values()))
-        if not made.truths:
-            return frame
-        schema = dict(frame.collect_schema()) | dict.fromkeys(made.truths.values(), pl.Boolean())
-        return frame.map_batches(
-            lambda batch: batch.with_columns(self._truths(batch, list(made.truths))),
-            streamable=True,
-            schema=schema,
+        frame = frame.with_columns(**made.moments)
+        if evaluated := [*made.truths.values(), *(name for name, _ in made.calculated.values())]:
+            schema = dict(frame.collect_schema()) | dict.fromkeys(evaluated, pl.Boolean())
+            frame = frame.map_batches(self._evaluated_or_fail, streamable=True, schema=schema)
+        return frame.with_columns(
+            **{name: values.forward_fill().shift(1) for name, (values, _) in made.previous.items()}
         )
+
+    def _evaluated(self, batch: pl.DataFrame) -> list[pl.Series]:
+        made = self._derived
+        return self._truths(batch, list(made.truths)) + [self._calculate(batch, name) for name in made.calculated]
+
+    def _evaluated_or_fail(self, batch: pl.DataFrame) -> pl.DataFrame:
+        found = batch.with_columns(self._evaluated(batch))
+        if self.faults:
+            raise DataError(
+                f"a check cannot run: {next(iter(self.faults.values()))}",
+                code="checks.cannot_run",
+                fix="mend the check, or the value that it fails on",
+            )
+        return found
 
     def all_columns(self) -> list[pl.Expr]:
         """The table's own columns."""
@@ -301,20 +321,16 @@ class Table:
         if function in self.faults:
             return unknown
         try:
-            found = batch.select(expr.alias(derived)).to_series()
-            if function not in self._tried:
-                self._tried.add(function)
-                prove_row_wise(expr, batch.head(_TRIED_ROWS))
-        except pl.exceptions.PolarsError as error:
-            self.faults[function] = f"{function}: {str(error).splitlines()[0]}"
+            own = batch.select([column(name) for name in batch.columns if name in self.schema])
+            found = own.with_columns(expr.alias(derived))[derived]
+        except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+            text = str(error).strip()
+            self.faults[function] = f"{function}: {text.splitlines()[0] if text else type(error).__name__}"
             return unknown
-        except CannotRun as reason:
-            self.faults[function] = f"{function}: {reason}"
-            return unknown
-        if found.dtype != pl.Boolean or len(found) != batch.height:
+        if found.dtype not in (pl.Boolean, pl.Null):
             self.faults[function] = f"{function}: it gives {found.dtype}, not true or false for each row"
             return unknown
-        return found
+        return found.cast(pl.Boolean)
 
     def key_parts(self, key: Sequence[str]) -> dict[str, pl.Expr]:
         """The columns of a key in a form in which equal values are equal."""
@@ -397,10 +413,9 @@ class Table:
                 {name: [None] * len(positions) for name in ("origin", "row", "read")},
                 schema={"origin": pl.String, "row": pl.Int64, "read": pl.String},
             )
-        rows = positions.cast(pl.Int64).to_frame("position")
-        known = self._origins.sort("start")
-        found = rows.join_asof(known, left_on="position", right_on="start", coalesce=False)
-        read = pl.col("read") if "read" in known.columns else pl.lit(None, pl.String).alias("read")
+        rows = positions.cast(pl.Int64).to_frame("position").with_row_index("at").sort("position")
+        found = rows.join_asof(self._origins, left_on="position", right_on="start", coalesce=False).sort("at")
+        read = pl.col("read") if "read" in self._origins.columns else pl.lit(None, pl.String).alias("read")
         return found.select("origin", pl.col("row") + pl.col("position") - pl.col("start"), read)
 
     def at(self, positions: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:

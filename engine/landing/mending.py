@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
-from engine.errors import UsageError, nearest
+from engine.errors import SinkError, UsageError, nearest
 from engine.frames import column as exactly
 from engine.landing import files
 from engine.landing.replay import ID
@@ -29,11 +30,13 @@ def export(rows: pl.LazyFrame, path: Path) -> int:
 
     Raises:
         UsageError: the format is unknown, or does not hold the values exactly.
+        SinkError: the file cannot be written.
     """
     form = _form(path)
     frame = rows.collect(engine="streaming")
     if form == "parquet":
-        frame.write_parquet(path, compression="zstd")
+        with _writing(path):
+            frame.write_parquet(path, compression="zstd")
         return frame.height
     *columns, reasons = frame.columns
     for name in columns:
@@ -42,11 +45,25 @@ def export(rows: pl.LazyFrame, path: Path) -> int:
     fields = [pl.col(reasons).struct[field].alias(f"{_prefix(columns)}_{field}") for field in _FIELDS]
     fields[1] = fields[1].list.join(", ")
     flat = frame.select(*values, *fields)
-    if form == "csv":
-        flat.write_csv(path)
-    else:
-        flat.write_ndjson(path)
+    with _writing(path):
+        if form == "csv":
+            flat.write_csv(path)
+        else:
+            flat.write_ndjson(path)
     return frame.height
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SinkError(
+            f"the rows could not be written: {str(error).strip().splitlines()[0]}",
+            code="quarantine.unwritable",
+            where=str(path),
+            fix="name a file in a folder that is there and can be written",
+        ) from None
 
 
 def _check_fits(values: pl.Series, form: str, path: Path) -> None:
@@ -150,7 +167,8 @@ def _typed(frame: pl.DataFrame, target: Mapping[str, pl.DataType], path: Path, b
         if name not in frame.columns and _form(path) != "ndjson":  # a record may lack what is null
             raise _wrong(path, f"the column {name!r} is missing", "take it from the file that quarantine show wrote")
     for name in frame.columns:
-        if name not in target and not name.startswith(prefix) and frame.schema[name] != pl.Null:
+        about = name.startswith(prefix) or (name == frame.columns[-1] and _is_reasons(frame.schema[name]))
+        if name not in target and not about and frame.schema[name] != pl.Null:
             near = nearest(name, target)
             raise _wrong(path, f"there is no column {name!r}", f"did you mean {near!r}?" if near else "remove it")
     columns = [_exact(frame, name, dtype, path, before) for name, dtype in target.items()]
@@ -162,9 +180,13 @@ def _ids(frame: pl.DataFrame, target: Mapping[str, pl.DataType], path: Path) -> 
     if name in frame.columns:
         return frame[name].cast(pl.String)
     last = frame.columns[-1] if frame.columns else ""
-    if last not in target and isinstance(frame.schema.get(last), pl.Struct) and "id" in frame[last].struct.fields:
+    if last not in target and _is_reasons(frame.schema.get(last)):
         return frame[last].struct["id"]
     raise _wrong(path, f"no column {name!r} says which rows these are", "make the file with quarantine show … --out")
+
+
+def _is_reasons(dtype: pl.DataType | None) -> bool:
+    return isinstance(dtype, pl.Struct) and "id" in (field.name for field in dtype.fields)
 
 
 def _exact(frame: pl.DataFrame, name: str, want: pl.DataType, path: Path, before: int) -> pl.Series:

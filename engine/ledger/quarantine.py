@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from engine.ledger.records import File, Quarantined, Read
 from engine.ledger.tables import quarantine
 
+_KNOWN = ("held", "replayed", "dropped")  # rows that are recognised when they are read again
+
 
 def hold(connection: sa.Connection, read: Read, run_id: str, found: Sequence[File], at: str) -> None:
     """Records files of a read; one that an interrupted read had recorded is of this read now."""
@@ -23,7 +25,7 @@ def hold(connection: sa.Connection, read: Read, run_id: str, found: Sequence[Fil
 def supersede(connection: sa.Connection, read: Read, run_id: str, at: str) -> None:
     """Ends what earlier reads of the source set aside: this one has read everything anew."""
     others = [quarantine.c.pipeline == read.pipeline, quarantine.c.source == read.source]
-    _end(connection, [*others, quarantine.c.read_id != read.read_id], "superseded", run_id, at)
+    _end(connection, [*others, quarantine.c.read_id != read.read_id], "superseded", run_id, at, of=_KNOWN)
 
 
 def replay(connection: sa.Connection, left: Mapping[str, File | None], run_id: str, at: str) -> None:
@@ -40,9 +42,17 @@ def drop(connection: sa.Connection, paths: Iterable[str], at: str) -> None:
     _end(connection, [quarantine.c.path.in_(list(paths))], "dropped", None, at)
 
 
-def _end(connection: sa.Connection, where: Sequence[Any], state: str, run_id: str | None, at: str) -> None:
+def _end(
+    connection: sa.Connection,
+    where: Sequence[Any],
+    state: str,
+    run_id: str | None,
+    at: str,
+    *,
+    of: Sequence[str] = ("held",),
+) -> None:
     facts = {"state": state, "ended_by": run_id, "ended_at": at}
-    connection.execute(quarantine.update().where(*where, quarantine.c.state == "held").values(**facts))
+    connection.execute(quarantine.update().where(*where, quarantine.c.state.in_(of)).values(**facts))
 
 
 def entries(connection: sa.Connection, pipeline: str) -> list[Quarantined]:

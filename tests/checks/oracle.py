@@ -246,7 +246,9 @@ class Rule:
         return [self.where is None or self.where(r) is True for r in rows]
 
     def breaks(self, rows: Rows) -> Broken:
-        return [b and j for b, j in zip(self.broken(rows), self.judged(rows), strict=True)]
+        judged = self.judged(rows)
+        broken = iter(self.broken([row for row, j in zip(rows, judged, strict=True) if j]))
+        return [j and next(broken) for j in judged]
 
     def allows(self, failed: int, judged: int) -> bool:
         if self.max_failed is None and self.max_null_fraction is not None:

@@ -167,7 +167,7 @@ def test_quarantined_rows_of_a_text_file(maestro: Maestro, lake: Path) -> None:
     [
         ("data", CHECKS, "none/bad.parquet", "there is no folder"),
         ("data", CHECKS, "data", "data is a folder"),
-        ("data", CHECKS, "data/b/b.parquet", "is among the files that are checked"),
+        ("data", CHECKS, "data/b/b.parquet", "no quarantine file"),
         ("data", "unique_columns: [id]\n", "bad.parquet", "no check quarantines rows"),
         ("pipeline.yaml", None, "bad.parquet", "quarantined by its runs"),
     ],
