@@ -78,11 +78,11 @@ class Keys:
             if self._spill is not None:
                 self._spill.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix="maestro-keys-", dir=self._spill))
-        hashes = pl.concat(self._held)
-        parts = _part_of(hashes)
+        parts = [_part_of(hashes) for hashes in self._held]
         for part in range(_PARTS):
             path = self._folder / f"{part}-{self._flushes}.arrow"
-            hashes.filter(parts == part).to_frame("hash").write_ipc(path)
+            mine = [hashes.filter(of == part) for hashes, of in zip(self._held, parts, strict=True)]
+            pl.concat(mine).to_frame("hash").write_ipc(path)
         self._flushes += 1
         self._held, self._held_rows = [], 0
 
@@ -93,4 +93,4 @@ def hash_of(columns: list[str]) -> pl.Expr:
 
 
 def _part_of(hashes: pl.Series) -> pl.Series:
-    return hashes // (2**64 // _PARTS)
+    return (hashes // (2**64 // _PARTS)).cast(pl.UInt8)
