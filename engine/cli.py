@@ -168,6 +168,10 @@ def parser() -> argparse.ArgumentParser:
         "--strict", action="store_true", help="failed WARNINGs count like ERRORs: exit code 1, failures in JUnit XML"
     )
 
+    _command(
+        commands, "sources", _sources, "list the kinds of source there are, with those of installed plug-ins", json=True
+    )
+
     schema = _command(commands, "schema", _schema, "print the JSON Schema of the pipeline file, for editors")
     schema.add_argument("--report", action="store_true", help="that of what validate --json prints instead")
     return root
@@ -479,6 +483,19 @@ def _quarantine_drop(options: argparse.Namespace) -> int:
         _print_json({"source": options.source, "rows": count})
     elif not options.quiet:
         _print(f"gave up {count:,} rows of {options.source}")
+    return 0
+
+
+def _sources(options: argparse.Namespace) -> int:
+    from engine.plugin.kinds import kinds
+
+    found = kinds()
+    if options.json:
+        _print_json([kind.to_dict() for kind in found])
+    elif not options.quiet:
+        from engine.report import show_kinds
+
+        show_kinds(found)
     return 0
 
 

@@ -129,7 +129,7 @@ class _Ingestion:
                 raise IsADirectoryError(errno.EISDIR, "a folder is there")
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-                source = open_source("source", self.spec, Path.cwd())  # type: ignore[arg-type]
+                source = open_source("source", self.spec, Path.cwd())
                 landed = land(
                     source,
                     self.spec,

@@ -20,6 +20,7 @@ from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
 from engine.sinks.paths import part_path
 from engine.spec import SETS, AnySource, DatabaseSpec, FeastSpec, Pipeline, SecretStr, ViewSpec, location_of
+from engine.spec.plugins import BUILT_IN
 from engine.types import Duration, iso, parse_moment
 
 # Keys that say how a source is reached, not what is read.
@@ -216,7 +217,7 @@ def compile_plan(
         workdir=workdir,
         memory_limit=pipeline.memory_limit,
         as_of=moments,
-        sources=tuple(SourcePlan(n, location_of(s, pipeline.base), s) for n, s in pipeline.sources.items()),
+        sources=tuple(SourcePlan(n, _location(n, s, pipeline.base), s) for n, s in pipeline.sources.items()),
         suites=suites,
         views=planned,
         output=pipeline.resolve(pipeline.output.path),
@@ -300,6 +301,14 @@ def _with_moments(
 def is_current(plan: Plan) -> bool:
     """Whether the ledger still says what it said when ``plan`` was compiled."""
     return _with_moments(plan.views, plan.as_of, plan.pipeline, plan.workdir, plan.ledger_url) == plan.views
+
+
+def _location(name: str, spec: AnySource, base: Path) -> str:
+    if spec.type in BUILT_IN:
+        return location_of(spec, base)
+    from engine.sources import open_source
+
+    return open_source(name, spec, base).location
 
 
 def _key_columns(source: AnySource) -> tuple[str, ...]:

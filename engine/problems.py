@@ -46,6 +46,9 @@ def _problem(item: Any, path: Place, node: dict[str, Any], shown: str) -> Proble
         return Problem("config.missing_key", f"the key {name!r} is missing", path, fix=f"add {name}: …")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_tag(path, context)
+    if kind == "plug_in":
+        fix = f"mend or remove {context['package']}; maestro sources lists what is installed"
+        return Problem("config.plug_in", context["text"], (*path, "type"), fix=fix)
     if kind == "literal_error":
         allowed = context["expected"].replace("'", "")
         near = nearest(str(item["input"]), re.split(r", | or ", allowed)) if shown else None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.inspection import Probed
     from engine.outcome import RunReport, SourceReport
     from engine.plan import Plan, SourcePlan
+    from engine.plugin.kinds import Kind
     from engine.quarantine import Holding
     from engine.stages import Progress
     from engine.upkeep import Verified
@@ -182,6 +183,16 @@ def show_probes(probed: Sequence[Probed], *, quiet: bool = False) -> None:
             console.print(table)
             for warning in probe.warnings:
                 console.print(Text.assemble(("WARNING ", "yellow"), warning), soft_wrap=True)
+
+
+def show_kinds(kinds: Sequence[Kind]) -> None:
+    """Prints the kinds of source there are."""
+    console = _console()
+    table = _table("", "type", "reads", "keys", "from")
+    for kind in kinds:
+        reads = Text(kind.description) if kind.problem is None else Text(f"cannot be used: {kind.problem}", "bold red")
+        table.add_row(kind.type, reads, Text(", ".join(kind.keys)), Text(f"{kind.package}\n{kind.target}"))
+    console.print(table)
 
 
 def show_errors(report: RunReport) -> None:

@@ -190,16 +190,35 @@ class _Pass:
         """Lands every piece; what is left of one that never became whole is removed."""
         try:
             for chunk in chunks:
+                self._check_number(chunk)
                 self.parts.setdefault(chunk.number, []).append(self._write(chunk))
                 if chunk.last:
                     self._commit(chunk)
                 if self.extraction.progress:
                     self.extraction.progress(self.rows)
+            for number in self.parts:
+                raise self._misnumbered(f"piece {number} never came to its last part")
         except BaseException:
             for file in (file for parts in self.parts.values() for part in parts for file in part.all_files):
                 with suppress(OSError):
                     (self.extraction.root / file.path).unlink(missing_ok=True)
             raise
+
+    def _check_number(self, chunk: Chunk) -> None:
+        """Two pieces of one number, or a part out of turn, would be rows lost in silence."""
+        if chunk.number in self.extraction.journal.pieces:
+            raise self._misnumbered(f"there are two pieces with the number {chunk.number}")
+        if chunk.part != len(self.parts.get(chunk.number, ())):
+            raise self._misnumbered(f"part {chunk.part} of piece {chunk.number} came out of turn")
+
+    def _misnumbered(self, message: str) -> SourceError:
+        return SourceError(
+            f"the source has miscounted its chunks: {message}",
+            code="source.misnumbered",
+            where=f"sources.{self.name}",
+            allowed="pieces numbered from 0, the parts of each from 0, one after the other, the last marked as such",
+            fix="this is a mistake in the source, not in the data; tell whoever wrote it",
+        )
 
     def _commit(self, chunk: Chunk) -> None:
         parts = self.parts.pop(chunk.number)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from engine.errors import SourceError
-from engine.spec import AnySource, ApiSpec, DatabaseSpec, FileSpec
+from engine.spec import ApiSpec, DatabaseSpec, FileSpec, S3Spec, SourceSpec
 from engine.types import redact
 
 if TYPE_CHECKING:
@@ -172,8 +172,12 @@ class Reading(Protocol):
 class Source(Protocol):
     """Something that yields a table in chunks.
 
+    A plug-in's class is made with the source's name in the pipeline, its declaration (an instance of the class's
+    ``Spec``, which is derived from `engine.spec.SourceSpec`) and the folder that relative paths start from; nothing is
+    read then. See ``docs/sources.md``, and `engine.plugin` for all names that a plug-in needs.
+
     Attributes:
-        kind: ``database``, ``file``, ``s3`` or ``api``.
+        kind: ``database``, ``file``, ``s3``, ``api``, or a plug-in's name.
         location: what is read, for people; never a secret.
     """
 
@@ -249,7 +253,7 @@ class Shared(AbstractContextManager["Shared"]):
             self.forget(key)
 
 
-def open_source(name: str, spec: AnySource, base: Path, shared: Shared | None = None) -> Source:
+def open_source(name: str, spec: SourceSpec, base: Path, shared: Shared | None = None) -> Source:
     """A declared source; nothing is read yet.
 
     Args:
@@ -270,9 +274,13 @@ def open_source(name: str, spec: AnySource, base: Path, shared: Shared | None = 
         from engine.sources.file import FileSource
 
         return FileSource(name, spec, base)
-    from engine.sources.s3 import S3Source
+    if isinstance(spec, S3Spec):
+        from engine.sources.s3 import S3Source
 
-    return S3Source(name, spec)
+        return S3Source(name, spec)
+    from engine.sources.plugged import PluggedSource
+
+    return PluggedSource(name, spec, base)
 
 
 @contextmanager

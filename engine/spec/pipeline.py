@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StringConst
 from engine.errors import ConfigError, Problem, dotted
 from engine.problems import problems_of
 from engine.spec.features import FeastSpec, OutputSpec, ViewSpec
+from engine.spec.plugins import with_plug_ins
 from engine.spec.rules import Place, renamed, unknown
 from engine.spec.scalars import DurationText, Name, Spec, Text
 from engine.spec.sources import AnySource
@@ -80,6 +81,11 @@ class Pipeline(Spec):
         self._base = Path(base) if base is not None else None
         if found := list(self.problems()):
             raise ConfigError(found)
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """With the declarations of the plug-ins that are installed."""
+        return with_plug_ins(super().model_json_schema(*args, **kwargs))
 
     def problems(self) -> Iterator[Problem]:
         """Mistakes that no single key shows."""

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from engine.errors import Problem, nearest
+from engine.spec.plugins import Kinds
 from engine.spec.rules import Place, renamed
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Spec, Text
 
@@ -47,6 +48,7 @@ class Deduplicate(Spec):
 class SourceSpec(Spec):
     """What every kind of source understands. All columns are named as they are after ``column_mapping``."""
 
+    type: str
     column_mapping: Annotated[dict[Column, Column], Field(description="old name: new name; applied first")] = {}
     required_columns: Annotated[Columns, Field(description="columns that must exist")] = ()
     critical_columns: Annotated[
@@ -355,7 +357,8 @@ class ApiSpec(SourceSpec):
                 )
 
 
-AnySource = Annotated[DatabaseSpec | FileSpec | ApiSpec | S3Spec, Field(discriminator="type")]
+_BuiltIn = Annotated[DatabaseSpec | FileSpec | ApiSpec | S3Spec, Field(discriminator="type")]
+AnySource = Annotated[SourceSpec, Kinds(_BuiltIn)]
 
 
 def file_format(location: str) -> str | None:
@@ -407,8 +410,8 @@ def split_url(url: str) -> tuple[str, str, str, str]:
     return scheme, userinfo, place, rest[start:]
 
 
-def location_of(spec: AnySource, base: Path) -> str:
-    """Where a source lies, for people: no user, password or query; a file's path as it will be opened."""
+def location_of(spec: SourceSpec, base: Path) -> str:
+    """Where a source of a built-in kind lies, for people: no user, password or query; a path as it will be opened."""
     if isinstance(spec, DatabaseSpec):
         scheme, _, place, _ = split_url(spec.connection_string.get_secret_value())
         return f"{scheme}://{place} {spec.table or '(query)'}"
@@ -416,8 +419,10 @@ def location_of(spec: AnySource, base: Path) -> str:
         return str(base / Path(spec.path).expanduser())
     if isinstance(spec, S3Spec):
         return f"s3://{spec.bucket}/{spec.key}"
-    parts = urlsplit(spec.url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    if isinstance(spec, ApiSpec):
+        parts = urlsplit(spec.url)
+        return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    raise TypeError(f"a source of type {spec.type} says itself where it lies")
 
 
 def secrets_of(spec: BaseModel) -> frozenset[str]:
@@ -441,6 +446,12 @@ def _secret_strings(value: Any) -> Iterator[str]:
         yield value.get_secret_value()
     elif isinstance(value, Mapping):
         for item in value.values():
+            yield from _secret_strings(item)
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secret_strings(getattr(value, name))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
             yield from _secret_strings(item)
 
 

@@ -17,8 +17,21 @@ from tests.cli.conftest import Maestro
 
 ROOT = Path(__file__).parents[2]
 QUARANTINE = tuple(f"quarantine {name}" for name in ("list", "show", "replay", "drop"))
-COMMANDS = ("demo", "init", "check", "plan", "run", "runs", "verify", "gc", *QUARANTINE, "validate", "schema")
-REPORTING = ("check", "plan", "run", "runs", "verify", "gc", *QUARANTINE, "validate")
+COMMANDS = (
+    "demo",
+    "init",
+    "check",
+    "plan",
+    "run",
+    "runs",
+    "verify",
+    "gc",
+    *QUARANTINE,
+    "validate",
+    "sources",
+    "schema",
+)
+REPORTING = ("check", "plan", "run", "runs", "verify", "gc", *QUARANTINE, "validate", "sources")
 
 
 def tree() -> dict[str, argparse.ArgumentParser]:

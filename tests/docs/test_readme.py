@@ -160,3 +160,8 @@ def test_the_number_of_features_is_right() -> None:
 def test_the_scripts_it_names_are_there() -> None:
     for script in set(re.findall(r"\./(scripts/\w+)", README)):
         assert (ROOT / script).stat().st_mode & 0o111, script
+
+
+def test_the_pages_it_leads_to_are_there() -> None:
+    for page in set(re.findall(r"\]\((docs/[\w./-]+)\)", README)):
+        assert (ROOT / page).is_file(), page

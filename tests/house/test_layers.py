@@ -31,7 +31,7 @@ LAYERS = (
     ("intake",),
     ("stages",),
     ("outcome",),
-    ("landing", "plan", "upkeep"),
+    ("landing", "plan", "plugin", "upkeep"),
     ("sources", "checks", "features", "sinks", "ledger"),
     ("config", "frames", "moments", "starter"),
     ("spec", "document", "duck"),
@@ -57,7 +57,7 @@ HOMES = {
     "feast": {"engine.sinks.feast"},
     "fsspec": {"engine.sources.file"},
     "httpx": {"engine.sources.http"},
-    "pydantic": {"engine.spec", "engine.problems", "engine.config"},
+    "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},
     "rich": {"engine.report"},
@@ -84,6 +84,8 @@ WITHOUT_FRAMES = {
     "engine.ledger.records",
     "engine.ledger.tables",
     "engine.plan",
+    "engine.plugin",
+    "engine.plugin.kinds",
     "engine.problems",
     "engine.report",
     "engine.sinks.paths",
@@ -198,11 +200,12 @@ def test_what_must_answer_at_once_does_without_frames() -> None:
 
 def test_nothing_is_loaded_by_a_text_or_executed_from_one() -> None:
     forbidden = {"pickle", "marshal", "shelve", "cloudpickle", "dill", "code", "runpy", "importlib"}
-    # The door loads its own exports; custom checks are users' functions; Feast is looked for; Feast's definitions are Python, and run to be registered.
+    # The door loads its own exports; custom checks are users' functions; plug-ins are installed packages; Feast is looked for; Feast's definitions are Python, and run to be registered.
     allowed = {
         ("engine", "importlib"),
         ("engine.checks.functions", "importlib"),
         ("engine.sinks.feast", "importlib"),
+        ("engine.spec.plugins", "importlib"),
         ("engine.sinks.feast", "runpy"),
     }
     named = {(i.module, i.target.partition(".")[0]) for i in imports()}
