@@ -19,7 +19,7 @@ from engine.checks.aside import Quarantine
 from engine.checks.check import RowWise
 from engine.config import load_validation, located
 from engine.errors import ConfigError, SinkError, UsageError
-from engine.frames import parquet_files, parquet_rows, scan_files
+from engine.frames import parquet_files, parquet_rows, scan_files, together
 from engine.sources import Request, open_source
 from engine.spec import FORMATS, AnySource, Pipeline, file_format
 from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
@@ -123,7 +123,7 @@ def _scan_s3(location: str) -> tuple[pl.LazyFrame, pl.DataFrame]:
     spec = _source(f"{location.rstrip('/')}/{_PARQUET}" if _is_folder_of_s3(location) else location, "parquet")
     with open_source("data", spec, Path.cwd()).open(Request()) as reading:
         chunks = list(reading.chunks())
-    frame = pl.concat([chunk.frame for chunk in chunks], how="diagonal_relaxed")
+    frame = together([chunk.frame for chunk in chunks])
     return frame, _origins([(chunk.origin, chunk.rows or 0) for chunk in chunks])
 
 

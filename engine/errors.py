@@ -184,8 +184,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether ``error`` is a Ctrl-C; DuckDB reports one as an error of its own."""
-    return isinstance(error, KeyboardInterrupt) or (
-        "interrupted" in str(error).lower()
-        and (type(error) is RuntimeError or type(error).__name__ == "InterruptException")
+    """Whether ``error`` is a Ctrl-C; DuckDB reports one as an error of its own, Arrow the traceback of one as text."""
+    text = str(error).strip()
+    return (
+        isinstance(error, KeyboardInterrupt)
+        or ("Python exception: " in text and text.splitlines()[-1] == "KeyboardInterrupt")
+        or (
+            "interrupted" in text.lower()
+            and (type(error) is RuntimeError or type(error).__name__ == "InterruptException")
+        )
     )

@@ -6,15 +6,18 @@ import glob
 import io
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
-from engine.errors import DataError, UsageError
+from engine.errors import DataError, MaestroError, UsageError, is_interrupt
 from engine.types import FIRST_MOMENT, LAST_MOMENT
+
+_FILES = "check the files, or cast them to common types"
 
 
 @contextmanager
@@ -58,7 +61,7 @@ def _remote_files(url: str) -> list[str]:
     static = url[: min((url.index(mark) for mark in "*?[" if mark in url), default=len(url))]
     if static == url and url.endswith(".parquet"):
         return [url]
-    with _reading(url):
+    with reading(url, _FILES):
         found = pl.scan_parquet(
             url,
             include_file_paths="file",
@@ -107,38 +110,84 @@ def scan_files(files: Sequence[str | Path], name: str) -> pl.LazyFrame:
     Raises:
         DataError: a file is none, or types have no common one; ``name`` is what the message calls them all.
     """
-    with _reading(name):
+    with reading(name, _FILES):
         frames = [pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in files]
         schemas = [frame.collect_schema() for frame in frames]
         if all(schema == schemas[0] for schema in schemas):
             return pl.scan_parquet([str(file) for file in files], hive_partitioning=False, glob=False)
-        whole = pl.concat(frames, how="diagonal_relaxed")
-        whole.collect_schema()
-    return whole
+        return together(frames)
+
+
+def together(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+    """Frames as one with all columns of any of them, each in a type that holds the values of all; absent ones are null.
+
+    A value that the common type of its column does not hold exactly, such as 2^53 + 1 among floats, is an error once
+    it is read.
+    """
+    whole = pl.concat(frames, how="diagonal_relaxed")
+    common = whole.collect_schema()
+    cast = []
+    for frame in frames:
+        other = {n: t for n, t in frame.collect_schema().items() if t not in (common[n], pl.Null)}
+        cast.append(frame.with_columns(_exactly(name, common[name]) for name in other))
+    return pl.concat(cast, how="diagonal_relaxed")
+
+
+def _exactly(name: str, dtype: pl.DataType) -> pl.Expr:
+    def made(values: pl.Series) -> pl.Series:
+        given = values.alias("")
+        found = given.cast(dtype, strict=False)
+        wrong = found.cast(given.dtype, strict=False).ne_missing(given)
+        if wrong.any():
+            raise ValueError(
+                f"the column {name!r} is {given.dtype} in some files and {dtype} in others, and {dtype} does not hold "
+                f"{given.filter(wrong)[0]} exactly"
+            )
+        return found
+
+    return column(name).map_batches(made, return_dtype=dtype, is_elementwise=True)
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Words what Polars says while it looks at files."""
+def reading(name: str = "the data", fix: str = "read it without the checks to see the whole message") -> Iterator[None]:
+    """Turns what Polars, Arrow, a stream or a user's function raises while data is read into the engine's error.
+
+    Ctrl-C passes, also where Arrow or DuckDB has made an error of it.
+    """
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except MaestroError:
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from None
+        text = str(error).partition(". Detail: Python exception")[0].strip()
         raise DataError(
-            f"{name} could not be read: {str(error).splitlines()[0]}",
+            f"{name} could not be read: {text.splitlines()[0] if text else type(error).__name__}",
             code="data.unreadable",
-            fix="check the files, or cast them to common types",
-        ) from None
+            fix=fix,
+        ) from error
 
 
 def _spooled(stream: Any, path: Path) -> pl.LazyFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    reader = pa.RecordBatchReader.from_stream(stream)
-    with pq.ParquetWriter(path, reader.schema, compression="lz4") as writer:
-        for batch in reader:
-            writer.write_batch(batch)
+    with reading("the stream"):
+        reader = stream if isinstance(stream, pa.RecordBatchReader) else pa.RecordBatchReader.from_stream(stream)
+        _check_once(reader.schema.names)
+        with pq.ParquetWriter(path, reader.schema, compression="lz4") as writer:
+            for batch in reader:
+                writer.write_batch(batch)
     return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+
+
+def _check_once(names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"the data has the column {twice[0]!r} twice", code="data.repeated_column", fix="rename one of them"
+        )
 
 
 def _is_frame(data: Any) -> bool:
@@ -160,7 +209,7 @@ def to_lazy(data: Any) -> pl.LazyFrame:
 
     Raises:
         UsageError: it is none of these.
-        DataError: a pandas column mixes types that have no common Arrow type.
+        DataError: it cannot be read, has a column twice, or a pandas column mixes types that have no common Arrow type.
     """
     if isinstance(data, pl.LazyFrame):
         return data
@@ -169,12 +218,7 @@ def to_lazy(data: Any) -> pl.LazyFrame:
     if is_pandas(data):
         import pyarrow as pa
 
-        if twice := sorted({str(c) for c in data.columns[data.columns.duplicated()]}):
-            raise DataError(
-                f"the pandas frame has the column {twice[0]!r} twice",
-                code="data.repeated_column",
-                fix="rename one of them",
-            )
+        _check_once(map(str, data.columns))
         try:
             frame = pl.from_pandas(data)
             empty = [str(c) for c in data.columns if data[c].dtype == object and not data[c].notna().any()]
@@ -186,8 +230,10 @@ def to_lazy(data: Any) -> pl.LazyFrame:
                 fix="give every value of the column one type, for example with astype(str)",
             ) from None
     if hasattr(data, "__arrow_c_stream__") or _package(data) == "pyarrow":
-        frame = pl.DataFrame(data)
-        return frame.lazy()
+        with reading():
+            if _package(data) == "pyarrow":
+                _check_once(data.schema.names)
+            return pl.DataFrame(data).lazy()
     raise UsageError(
         f"cannot read a {type(data).__module__}.{type(data).__qualname__} as a table",
         code="data.unknown_frame",

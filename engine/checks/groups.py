@@ -103,28 +103,32 @@ class Groups:
         self._execute(
             f"CREATE OR REPLACE TEMP TABLE repeated AS SELECT min({POSITION}) AS first, max({POSITION}) AS last, "
             f"count(*) AS n FROM rows GROUP BY {values} HAVING n > 1",
-            reader(first, wanted),
+            Stream(first, wanted),
         )
         [(count, involved)] = self._execute("SELECT count(*), coalesce(sum(n), 0)::BIGINT FROM repeated")
         earliest = self._execute(f"SELECT first, last, n FROM repeated ORDER BY first LIMIT {few}")
         return count, involved, [Group(*group) for group in earliest]
 
-    def _execute(self, sql: str, rows: pa.RecordBatchReader | None = None) -> list[tuple[Any, ...]]:
-        """The answer to ``sql``, in which ``rows`` names the frame."""
-        with counting():
+    def _execute(self, sql: str, rows: Stream | None = None) -> list[tuple[Any, ...]]:
+        """The answer to ``sql``, in which ``rows`` names the frames."""
+        with counting(*([rows] if rows else [])):
             if rows is not None:
-                self.connection.register("rows", rows)
+                self.connection.register("rows", rows.batches)
             return self.connection.execute(sql).fetchall()
 
 
 @contextmanager
-def counting() -> Iterator[None]:
-    """Turns DuckDB's errors into the engine's."""
+def counting(*streams: Stream) -> Iterator[None]:
+    """Turns DuckDB's errors into the engine's, or into what ended one of the streams that it reads."""
     import duckdb
+    import pyarrow as pa
 
     try:
         yield
-    except duckdb.Error as error:
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        for stream in streams:
+            if stream.failure is not None:
+                raise stream.failure from None
         if is_interrupt(error):
             raise KeyboardInterrupt from None
         raise DataError(
@@ -152,7 +156,7 @@ def comparable(expr: pl.Expr, dtype: pl.DataType) -> pl.Expr:
         return expr.list.eval(comparable(pl.element(), _instance(dtype.inner)))
     if isinstance(dtype, pl.Struct):
         fields = [comparable(expr.struct.field(f.name), _instance(f.dtype)).alias(f.name) for f in dtype.fields]
-        return pl.when(expr.is_not_null()).then(pl.struct(fields))
+        return pl.when(expr.is_not_null()).then(pl.struct(fields) if fields else pl.lit(True))
     return expr
 
 
@@ -160,17 +164,31 @@ def _instance(dtype: Any) -> pl.DataType:
     return cast(pl.DataType, dtype() if isinstance(dtype, type) else dtype)
 
 
-def reader(first: pl.DataFrame, others: Iterable[pl.DataFrame]) -> pa.RecordBatchReader:
-    """Frames of one schema as Arrow batches, computed while they are read."""
+class Stream:
+    """Frames of one schema as Arrow batches, computed while they are read.
 
-    import pyarrow as pa
+    Attributes:
+        batches: for DuckDB to read.
+        failure: what ended it before its end; DuckDB makes an error of its own of that.
+    """
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield from first.to_arrow().to_batches()
-        for frame in others:
-            yield from frame.to_arrow().to_batches()
+    def __init__(self, first: pl.DataFrame, others: Iterable[pl.DataFrame]) -> None:
+        import pyarrow as pa
 
-    return pa.RecordBatchReader.from_batches(first.head(0).to_arrow().schema, batches())
+        self.failure: BaseException | None = None
+        schema = first.head(0).to_arrow().schema
+        self.batches = pa.RecordBatchReader.from_batches(schema, self._made(first, others))
+
+    def _made(self, first: pl.DataFrame, others: Iterable[pl.DataFrame]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from first.to_arrow().to_batches()
+            for frame in others:
+                yield from frame.to_arrow().to_batches()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.failure = error
+            raise
 
 
 def _chained(held: list[pl.DataFrame], others: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:

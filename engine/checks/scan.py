@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import polars as pl
 from engine.checks.aside import Aside
 from engine.checks.check import Check, Found, Measures, RowWise
 from engine.checks.frequencies import Frequencies
-from engine.checks.table import Table, readable_data
+from engine.checks.table import Table
+from engine.errors import DataError
 from engine.frames import clipped, column
 
 _MARKED_AT_ONCE = 100  # checks whose failing rows are looked for
@@ -70,7 +71,7 @@ class Scan:
         table = self._table
         columns = self._columns()
         seen = 0
-        with readable_data():
+        with _measuring():
             if columns:
                 with closing(table.batches(columns)) as batches:
                     for offset, batch in batches:
@@ -80,7 +81,7 @@ class Scan:
                     none = pl.DataFrame(schema={name: table.schema[name] for name in columns})
                     self._measure(table.derive(none, 0), 0)
             else:
-                seen = int(table.frame.select(pl.len()).collect(engine="streaming").item())
+                seen = table.count()
             if self._aside:
                 self._aside.close()
         removed = self.quarantined + self.dropped
@@ -153,7 +154,8 @@ class Scan:
                 shown = batch.select(map(column, names))[few] if names else pl.DataFrame()
                 a.sample += table.shown(shown, few.cast(pl.Int64) + offset, a.check.columns)
                 if a.frequencies is not None and a.measures.frequent is not None:
-                    a.frequencies.add(batch[a.measures.frequent].gather(numbers))
+                    values = batch[a.measures.frequent].rename("value")  # Polars looks some names up as patterns
+                    a.frequencies.add(values.gather(numbers))
 
     def _without_removed(self, batch: pl.DataFrame, offset: int) -> pl.DataFrame:
         """The batch without the rows that are set aside, which are written, or left out."""
@@ -184,3 +186,16 @@ class Scan:
         frequent = asked.frequencies.top(_FREQUENT) if asked.frequencies else ()
         values = {name: asked.values.get(name) for name in asked.measures.values}
         return Found(values, asked.judged, asked.failed, tuple(asked.sample), frequent)
+
+
+@contextmanager
+def _measuring() -> Iterator[None]:
+    """Turns what Polars says of values that it cannot calculate with into the engine's error."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise DataError(
+            f"the data could not be judged: {str(error).strip().splitlines()[0]}",
+            code="data.unreadable",
+            fix="leave out one check after the other to see which one it is, and report it",
+        ) from error

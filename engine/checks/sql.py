@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     import duckdb
 
 _ROWS = {"unnest", "unlist", "generate_subscripts"}
-_FORBIDDEN = {"SUBQUERY": "a subquery", "WINDOW": "a window function", "STAR": "*", "PARAMETER": "a parameter"}
+_FORBIDDEN = {
+    "SUBQUERY": "a subquery",
+    "WINDOW": "a window function",
+    "STAR": "*",
+    "PARAMETER": "a parameter",
+    "POSITIONAL_REFERENCE": "the number of a column",
+}
 
 
 class Conditions:
@@ -157,8 +163,11 @@ def _tree(condition: str, connection: duckdb.DuckDBPyConnection) -> Any:
     return node["select_list"]
 
 
-def _references(tree: Any) -> Iterator[list[str]]:
+def _references(tree: Any, own: frozenset[str] = frozenset()) -> Iterator[list[str]]:
     """The names of all columns in a parsed expression.
+
+    Args:
+        own: the parameters of lambdas around it.
 
     Raises:
         CannotRun: it holds what is more than an expression over one row.
@@ -169,13 +178,15 @@ def _references(tree: Any) -> Iterator[list[str]]:
             raise CannotRun(f"it holds {_FORBIDDEN[kind]}; a condition is about one row")
         if kind == "FUNCTION" and str(tree.get("function_name")).casefold() in _ROWS:
             raise CannotRun(f"{tree['function_name']} makes rows; a condition is about one row")
-        if kind == "COLUMN_REF":
+        if kind == "COLUMN_REF" and tree["column_names"][0].casefold() not in own:
             yield tree["column_names"]
+        if kind == "LAMBDA" and tree["syntax_type"] == "LAMBDA_KEYWORD":  # the others are JSON's ->
+            own |= {name.casefold() for [name] in _references(tree["lhs"])}
         for child in tree.values():
-            yield from _references(child)
+            yield from _references(child, own)
     elif isinstance(tree, list):
         for child in tree:
-            yield from _references(child)
+            yield from _references(child, own)
 
 
 def _null_for_nan(name: str, dtype: pl.DataType) -> pl.Expr:

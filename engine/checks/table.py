@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,12 +13,12 @@ import polars as pl
 
 from engine.checks.check import CannotRun, Check
 from engine.checks.functions import called, columns_of, prove_row_wise
-from engine.checks.groups import POSITION, Groups, Repeated, comparable, counting, reader
+from engine.checks.groups import POSITION, Groups, Repeated, Stream, comparable, counting
 from engine.checks.keys import Keys, hash_of
 from engine.checks.marks import Marks
 from engine.checks.sql import Conditions
 from engine.errors import DataError
-from engine.frames import column, compacted, to_rows
+from engine.frames import column, compacted, reading, to_rows
 from engine.moments import readable, to_moment
 
 BATCH_ROWS = 200_000
@@ -63,7 +63,7 @@ class Table:
         references: Mapping[str, pl.LazyFrame] | None = None,
         base: Path | None = None,
     ) -> None:
-        with readable_data():
+        with reading():
             self.schema = dict(frame.collect_schema())
         self.frame = frame
         self.as_of = as_of
@@ -199,7 +199,7 @@ class Table:
         if source not in self._references:
             raise CannotRun(f"the source {source!r} was not given (references=…)")
         theirs = self._references[source]
-        with readable_data():
+        with reading(f"the source {source!r}"):
             schema = theirs.collect_schema()
         for name in to:
             if name not in schema:
@@ -211,24 +211,23 @@ class Table:
                 raise CannotRun(f"{ours!r} is {self.schema[ours]}, {source}.{other} is {schema[other]}")
         derived = self._unused(f"whether {','.join(key)} is absent from {source}.{','.join(to)}")
         if derived not in self._derived.absent:
-            self._derived.absent[derived] = self._find_absent(pairs, theirs, schema)
+            self._derived.absent[derived] = self._find_absent(pairs, source, schema)
         return column(derived)
 
-    def _find_absent(
-        self, pairs: Sequence[tuple[str, str]], theirs: pl.LazyFrame, schema: Mapping[str, pl.DataType]
-    ) -> Marks:
+    def _find_absent(self, pairs: Sequence[tuple[str, str]], source: str, schema: Mapping[str, pl.DataType]) -> Marks:
         """The rows whose key the other source lacks, found by DuckDB, which spills."""
-
         parts = {f"k{i}": (ours, self.schema[ours], other, schema[other]) for i, (ours, other) in enumerate(pairs)}
         our_keys = {k: _linked(column(ours), dtype, other) for k, (ours, dtype, _, other) in parts.items()}
         their_keys = {k: _linked(column(theirs), dtype, ours) for k, (_, ours, theirs, dtype) in parts.items()}
         listed, on = ", ".join(parts), " AND ".join(f"known.{k} = ours.{k}" for k in parts)
+        known = _keys(self._references[source], list(dict.fromkeys(b for _, b in pairs)), their_keys, repr(source))
+        ours = _keys(self.frame, [ours for ours, _ in pairs], our_keys)
         marks = Marks()
-        with readable_data(), counting():
+        with counting(known, ours):
             connection = self.groups.connection
-            connection.register("others", _keys(theirs, list(dict.fromkeys(b for _, b in pairs)), their_keys))
+            connection.register("others", known.batches)
             connection.execute(f"CREATE OR REPLACE TEMP TABLE known AS SELECT DISTINCT {listed} FROM others")
-            connection.register("ours", _keys(self.frame, [ours for ours, _ in pairs], our_keys))
+            connection.register("ours", ours.batches)
             query = f"SELECT {POSITION} FROM ours WHERE NOT EXISTS (SELECT 1 FROM known WHERE {on})"
             for batch in connection.sql(query).to_arrow_reader(100_000):
                 marks.add(cast(pl.DataFrame, pl.from_arrow(batch)).to_series())
@@ -249,6 +248,11 @@ class Table:
     def batches(self, columns: Sequence[str]) -> Generator[tuple[int, pl.DataFrame]]:
         """The rows in order, with the number of the first of each batch."""
         return _batches(self.frame, columns)
+
+    def count(self) -> int:
+        """How many rows there are, of which none is read."""
+        with reading():
+            return int(self.frame.select(pl.len()).collect(engine="streaming").item())
 
     def derive(self, batch: pl.DataFrame, offset: int) -> pl.DataFrame:
         """A batch with all columns that expressions of this table name; batches must come in order."""
@@ -313,7 +317,10 @@ class Table:
                 return [answer for condition in conditions for answer in self._truths(batch, [condition])]
             self.faults[sound[0]], found = f"{sound[0]!r}: {reason}", {}
         unknown = pl.Series([None], dtype=pl.Boolean).new_from_index(0, batch.height)
-        return [found.get(condition, unknown).alias(self._derived.truths[condition]) for condition in conditions]
+        return [
+            found.get(condition, unknown).cast(pl.Boolean).alias(self._derived.truths[condition])
+            for condition in conditions
+        ]
 
     def _calculate(self, batch: pl.DataFrame, function: str) -> pl.Series:
         derived, expr = self._derived.calculated[function]
@@ -346,14 +353,13 @@ class Table:
     def repeated(self, check: Check) -> Repeated:
         """The values of a check's key that stand in more than one row; null and NaN are no values."""
         keys = self.keys.get(check.name)
-        with readable_data():
-            suspects = keys.repeated() if keys else None
-            if keys is None or (suspects is not None and not len(suspects)):
-                return Repeated(0, 0, ())
-            keys.close()
-            parts = {f"part {i}": expr for i, expr in self.key_parts(check.columns).items()}
-            with closing(self._key_batches(check, parts, suspects)) as batches:
-                values, count, earliest, rows = self.groups.repeated(batches, list(parts), self.sample_size)
+        suspects = keys.repeated() if keys else None
+        if keys is None or (suspects is not None and not len(suspects)):
+            return Repeated(0, 0, ())
+        keys.close()
+        parts = {f"part {i}": expr for i, expr in self.key_parts(check.columns).items()}
+        with closing(self._key_batches(check, parts, suspects)) as batches:
+            values, count, earliest, rows = self.groups.repeated(batches, list(parts), self.sample_size)
         last = [group.last for group in earliest]
         if rows is None or suspects is None:
             shown = self.at(last, check.columns)
@@ -427,7 +433,7 @@ class Table:
             return []
         wanted = pl.Series(sorted(set(positions)), dtype=pl.Int64)
         held, numbers = [], []
-        with readable_data(), closing(self.batches(self._shown(columns))) as batches:
+        with closing(self.batches(self._shown(columns))) as batches:
             for offset, batch in batches:
                 here = wanted.filter((wanted >= offset) & (wanted < offset + batch.height))
                 if len(here):
@@ -442,26 +448,29 @@ class Table:
         return [shown[position] for position in positions]
 
 
-def _batches(frame: pl.LazyFrame, columns: Sequence[str]) -> Generator[tuple[int, pl.DataFrame]]:
+def _batches(
+    frame: pl.LazyFrame, columns: Sequence[str], name: str = "the data"
+) -> Generator[tuple[int, pl.DataFrame]]:
     size = min(BATCH_ROWS, max(1_000, _BATCH_CELLS // max(1, len(columns))))
     offset = 0
     chosen = frame.select([column(name) for name in columns])
-    for batch in chosen.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
-        if batch.height:
-            yield offset, batch
-            offset += batch.height
+    with reading(name):
+        for batch in chosen.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
+            if batch.height:
+                yield offset, batch
+                offset += batch.height
 
 
-def _keys(frame: pl.LazyFrame, columns: Sequence[str], parts: Mapping[str, pl.Expr]) -> Any:
-    """The keys of a frame that have no null, with their positions, as Arrow batches computed while they are read."""
-    none = pl.DataFrame(schema=frame.select([column(name) for name in columns]).collect_schema())
+def _keys(frame: pl.LazyFrame, columns: Sequence[str], parts: Mapping[str, pl.Expr], name: str = "the data") -> Stream:
+    """The keys of a frame that have no null, with their positions."""
+    schema = frame.collect_schema()
+    none = pl.DataFrame(schema={name: schema[name] for name in columns})
 
     def keys() -> Iterator[pl.DataFrame]:
-        for offset, batch in _batches(frame, columns):
+        for offset, batch in _batches(frame, columns, name):
             yield batch.select(pl.int_range(offset, offset + pl.len()).alias(POSITION), **parts).drop_nulls()
 
-    first = none.select(pl.int_range(pl.len()).alias(POSITION), **parts)
-    return reader(first, keys())
+    return Stream(none.select(pl.int_range(pl.len()).alias(POSITION), **parts), keys())
 
 
 def _kind(dtype: pl.DataType) -> str:
@@ -494,17 +503,3 @@ def _changed() -> DataError:
         code="data.changed",
         fix="check a copy that nothing else writes to",
     )
-
-
-@contextmanager
-def readable_data() -> Iterator[None]:
-    """Turn what Polars raises while it reads into the engine's error; a lazy frame fails only when it is read."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        text = str(error).strip()
-        raise DataError(
-            f"the data could not be read: {text.splitlines()[0] if text else type(error).__name__}",
-            code="data.unreadable",
-            fix="read it without the checks to see the whole message",
-        ) from error
