@@ -134,7 +134,7 @@ class Intake:
             metrics=metrics.to_dict(),
             files=landed.files,
         )
-        self.ledger.landed(read, quarantined=landed.quarantined, replayed=left)
+        self.ledger.landed(read, quarantined=landed.quarantined, replayed=left, mended=_is_mended(taken))
         self.tables[source.name], self.reads[source.name] = landed, read
         reached("table.landed")
 
@@ -200,10 +200,9 @@ class Intake:
     def _aside(self, source: SourcePlan, read_id: str) -> Aside:
         entries = self.ledger.quarantined(self.plan.pipeline)
         mine = [(e.state, self.plan.workdir / e.file.path) for e in entries if e.source == source.name]
-        # A row that was replayed, maybe mended, or given up does not come back as it was.
-        ended = {path for state, path in mine if state in ("replayed", "dropped") and path.is_file()}
-        held = [path for state, path in mine if state == "held" or path in ended]
-        return Aside(self.plan.quarantine / source.name / read_id, read_id, self.run_id, held)
+        held = [path for state, path in mine if state == "held"]
+        ended = [path for state, path in mine if state in ("mended", "dropped") and path.is_file()]
+        return Aside(self.plan.quarantine / source.name / read_id, read_id, self.run_id, held, ended)
 
     def _judge(self, source: SourcePlan) -> None:
         read = self.reads[source.name]
@@ -246,6 +245,10 @@ class Intake:
         if accepted is None or any(later.base is None and later.landed_at for later in since):
             return Newness(None, own)
         return Newness(frozenset(later.read_id for later in since), own)
+
+
+def _is_mended(taken: Replay | None) -> bool:
+    return taken is not None and taken.mended is not None
 
 
 def _is_whole(path: Path, size: int) -> bool:

@@ -40,8 +40,8 @@ def collect(
 
     Kept are, of each source, the newest table, the newest accepted one, those that were superseded within
     ``retention``, and the pieces of reads that a run may go on from; and all rows in quarantine, until ``retention``
-    after they were superseded: those that were replayed or dropped too, since they are recognised by it when a source
-    is read incrementally.
+    after they were replayed or superseded; those that were mended or dropped stay until they are superseded, since by
+    them rows are recognised that are read again.
 
     Args:
         landing: the pipeline's landing folder.
@@ -94,7 +94,7 @@ def _kept(tables: Sequence[Read], sources: Collection[str] | None, since: dateti
 
 
 def _is_kept(entry: Quarantined, since: datetime | None) -> bool:
-    if entry.state != "superseded":
+    if entry.state in ("held", "mended", "dropped"):
         return True
     return since is not None and parse_moment(entry.ended_at or "now") >= since
 

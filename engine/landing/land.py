@@ -124,7 +124,7 @@ class _Landing:
                 name=extraction.name,
                 open_schema=found.open_schema,
             )
-            merge = self._merge(parts, found, (len(old), len(new), len(aside[0]), len(aside[1])))
+            merge = self._merge(parts, found, (len(old), len(new), *map(len, aside)))
             merge.gained, merge.lost = frozenset(came - had), frozenset(had - came)
             merged = merge.run()
             kept = self._worth_keeping(merged.files)
@@ -151,15 +151,21 @@ class _Landing:
         )
 
     @contextmanager
-    def _set_aside(self, found: Extracted) -> Iterator[tuple[list[Path], list[Path]]]:
-        """The rows that are held already, and those set aside now, as rows of the table; where one may be the other."""
-        sides: tuple[list[Path], list[Path]] = ([], [])
-        held = self.extraction.aside.held if self.base and not self.earlier else ()
+    def _set_aside(self, found: Extracted) -> Iterator[tuple[list[Path], list[Path], list[Path]]]:
+        """The rows that are held already, those whose quarantine has ended, and those set aside now, as rows of the
+        table; where one may be another."""
+        sides: tuple[list[Path], list[Path], list[Path]] = ([], [], [])
+        before = self.extraction.aside
+        known = [*before.held, *before.ended] if self.base and not self.earlier else []
         try:
-            for side, paths in zip(sides, (held, self._paths(found.quarantined) if held else ()), strict=True):
-                for path in paths:
-                    side.append(files.new_path(self.extraction.folder, "aside"))
-                    files.write(quarantine.without_reasons(path), side[-1])
+            for i, path in enumerate(known):
+                side = sides[0 if i < len(before.held) else 1]
+                side.append(files.new_path(self.extraction.folder, "aside"))
+                # What a replay left, and what a file was made of, stand in several.
+                files.write(quarantine.without_reasons(path, known[:i]), side[-1])
+            for path in self._paths(found.quarantined) if known else ():
+                sides[2].append(files.new_path(self.extraction.folder, "aside"))
+                files.write(quarantine.without_reasons(path), sides[2][-1])
             yield sides
         finally:
             for path in chain.from_iterable(sides):
@@ -202,10 +208,10 @@ class _Landing:
     def _merge(self, parts: list[Path], found: Extracted, counts: Sequence[int]) -> Merge:
         """
         Args:
-            counts: how many of the ``parts`` are of the table so far, new, held, and set aside now.
+            counts: how many of the ``parts`` are of the table so far, new, held, ended, and set aside now.
         """
         given = iter(parts)
-        old, new, held, aside = (list(islice(given, count)) for count in counts)
+        old, new, held, ended, aside = (list(islice(given, count)) for count in counts)
         spec = self.spec
         database = spec if isinstance(spec, DatabaseSpec) else None
         merges = database is not None and database.effective_mode == "merge"
@@ -221,6 +227,7 @@ class _Landing:
             keys=found.keys,
             tombstone=database.tombstone if database and merges else None,
             held=held,
+            ended=ended,
             aside=aside,
             earlier=self.earlier,
         )

@@ -23,6 +23,7 @@ from engine.spec import Deduplicate
 from engine.types import ISO_MOMENT
 
 _HELD = -(2**31)  # the number of all files of rows set aside earlier; of those set aside now: -1, -2, …
+_ENDED = _HELD + 1  # of rows that are held no more
 _BLANKS = r"^\s+|\s+$"
 _NOT_MARKS = ("", "0", "f", "false", "n", "no")
 
@@ -62,7 +63,8 @@ class Merge:
         keys: files with the key columns of all rows that the source has now; None: not known.
         tombstone: the column that marks a row as deleted.
         held: rows set aside earlier, which have landed before as well.
-        aside: rows of what was read now that were set aside; only compared with ``held``.
+        ended: such that were mended or given up since.
+        aside: rows of what was read now that were set aside; only compared with ``held`` and ``ended``.
         earlier: whether the new rows are older than those that had landed: rows taken back from where they were set
             aside, which are all to stay unless their key has a later one.
         gained: columns that only the new rows came with.
@@ -80,6 +82,7 @@ class Merge:
     keys: Sequence[Path] | None = None
     tombstone: str | None = None
     held: Sequence[Path] = ()
+    ended: Sequence[Path] = ()
     aside: Sequence[Path] = ()
     earlier: bool = False
     gained: frozenset[str] = frozenset()
@@ -140,12 +143,13 @@ class Merge:
             How many new and how many old rows went.
         """
         old = self._overlapping(self.old)
-        held = self._overlapping(self.held)
-        if not old and not held:
+        held, ended = self._overlapping(self.held), self._overlapping(self.ended)
+        if not old and not held and not ended:
             return 0, 0
         numbers = {path: i for i, path in enumerate(self.paths)}
         fresh = [(numbers[path], path) for path in self.new] + [(-1 - i, path) for i, path in enumerate(self.aside)]
         stale = [(numbers[path], path) for path in old] + [(_HELD, path) for path in held]
+        stale += [(_ENDED, path) for path in ended]
         views = {"fresh": self._numbered(fresh), "stale": self._numbered(stale)}
         for name, path in views.items():
             self._sql(f"CREATE TEMP VIEW {name} AS SELECT * FROM read_parquet({literal(unglobbed(path))})")
@@ -156,7 +160,7 @@ class Merge:
             whole = ", ".join(every)
             for name, other in (("fresh", "stale"), ("stale", "fresh")):
                 alone = f"SELECT * FROM {name} WHERE hash({whole}) NOT IN (SELECT hash({whole}) FROM {other})"
-                alone += f" AND file > {_HELD}" if self.gained else ""
+                alone += f" AND file > {_ENDED}" if self.gained else ""
                 self._sql(f"CREATE TEMP TABLE other_{name} AS {alone}")
             if self.gained:
                 replaced = self._repeats("other_stale", "other_fresh", shared)
@@ -174,8 +178,8 @@ class Merge:
         replaces = going.endswith("stale")
         self._sql(f"CREATE TEMP TABLE hashes AS SELECT DISTINCT hash({listed}) AS h FROM {going}")
         self._sql(
-            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n, bool_and(file = {_HELD}) AS held "
-            f"FROM {staying} "
+            f"CREATE TEMP TABLE counted AS SELECT {listed}, count(*) AS n, "
+            f"bool_or(file = {_HELD}) AND max(file) <= {_ENDED} AS held FROM {staying} "
             f"WHERE hash({listed}) IN (SELECT h FROM hashes) AND {self._compared(replaces)} GROUP BY ALL"
         )
         same = " AND ".join(f"f.{c} IS NOT DISTINCT FROM o.{c}" for c in columns)
@@ -198,7 +202,7 @@ class Merge:
         filled = " AND ".join(f"c{list(self.schema).index(key)} IS NOT NULL" for key in self.rule.keys)
         if replaces:
             return f"NOT ({filled})"
-        return f"({filled} OR file = {_HELD})" if self.cursor is None and self.keys is not None else "true"
+        return f"({filled} OR file <= {_ENDED})" if self.cursor is None and self.keys is not None else "true"
 
     def _remove_keyless(self, rule: Deduplicate) -> int:
         """Old rows with a null in their key, where everything was read: what there is of them came anew."""
@@ -274,7 +278,8 @@ class Merge:
         """All rows but the last of each key: largest ``order_by`` (null is smallest), then the later row.
 
         A row that was read again as it had landed (it is removed by now) is as late as it was read: where it is the
-        last, the one that had landed stays; where that is held aside, none does.
+        last, the one that had landed stays; where that is held aside, none does. What stands in the place of a row that
+        was mended stays too.
         """
         filled = " AND ".join(f"{key} IS NOT NULL" for key in self.key_names)
         listed = ", ".join(self.key_names)

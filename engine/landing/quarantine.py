@@ -33,12 +33,14 @@ class Aside:
         read: the read's identity, which the rows that do go on carry along too.
         run: the run's.
         held: the files of rows of the source that were set aside before: a row of them that is read again goes nowhere.
+        ended: those of rows that were mended or given up since: what the table has in their place stays.
     """
 
     folder: Path | None = None
     read: str = ""
     run: str = ""
     held: Sequence[Path] = ()
+    ended: Sequence[Path] = ()
 
 
 def reasons_of(path: Path) -> str:
@@ -46,9 +48,14 @@ def reasons_of(path: Path) -> str:
     return list(files.schema(path))[-1]
 
 
-def without_reasons(path: Path) -> pl.LazyFrame:
-    """The rows of a quarantine file, as they were."""
-    return files.scan(path).select(pl.exclude(reasons_of(path)))
+def without_reasons(path: Path, but: Sequence[Path] = ()) -> pl.LazyFrame:
+    """The rows of a quarantine file, as they were, without those that also stand in one of the files ``but``."""
+    reasons = reasons_of(path)
+    rows = files.scan(path)
+    for other in but:
+        ids = files.scan(other).select(pl.col(reasons_of(other)).struct["id"])
+        rows = rows.join(ids, left_on=pl.col(reasons).struct["id"], right_on="id", how="anti", maintain_order="left")
+    return rows.select(pl.exclude(reasons))
 
 
 def write(rows: pl.LazyFrame, path: Path, index: str, checks: pl.Expr, segments: Sequence[Segment], run: str) -> None:

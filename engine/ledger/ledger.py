@@ -283,13 +283,19 @@ class Ledger:
         return [_piece(row) for row in rows]
 
     def landed(
-        self, read: Read, *, quarantined: Sequence[File] = (), replayed: Mapping[str, File | None] | None = None
+        self,
+        read: Read,
+        *,
+        quarantined: Sequence[File] = (),
+        replayed: Mapping[str, File | None] | None = None,
+        mended: bool = False,
     ) -> None:
         """Commits a landed table, with the cursor's position: from here on the source has been read up to there.
 
         Args:
             quarantined: files of rows that were set aside while it landed.
             replayed: the files in quarantine that rows of it came from, each with what is left there.
+            mended: whether those rows have other values now.
         """
         facts = asdict(read)
         del facts["files"]
@@ -300,7 +306,7 @@ class Ledger:
             connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
             self._add_files(connection, read.read_id, read.files)
             aside.hold(connection, read, read.run_id, quarantined, _now())
-            aside.replay(connection, replayed or {}, read.run_id, _now())
+            aside.replay(connection, replayed or {}, read.run_id, _now(), mended=mended)
 
     def judged(self, read: Read, run_id: str, *, quarantined: Sequence[File] = ()) -> None:
         """Commits the verdict of the checks on a landed table, and the table without the rows that they set aside.

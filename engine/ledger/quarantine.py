@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from engine.ledger.records import File, Quarantined, Read
 from engine.ledger.tables import quarantine
 
-_KNOWN = ("held", "replayed", "dropped")  # rows that are recognised when they are read again
+_KNOWN = ("held", "mended", "dropped")  # states of rows that are recognised when they are read again
 
 
 def hold(connection: sa.Connection, read: Read, run_id: str, found: Sequence[File], at: str) -> None:
@@ -28,11 +28,13 @@ def supersede(connection: sa.Connection, read: Read, run_id: str, at: str) -> No
     _end(connection, [*others, quarantine.c.read_id != read.read_id], "superseded", run_id, at, of=_KNOWN)
 
 
-def replay(connection: sa.Connection, left: Mapping[str, File | None], run_id: str, at: str) -> None:
+def replay(
+    connection: sa.Connection, left: Mapping[str, File | None], run_id: str, at: str, *, mended: bool = False
+) -> None:
     """Ends files whose rows a run has taken; those that it left stand in another file, of the same read."""
     for path, file in left.items():
         entry = dict(connection.execute(sa.select(quarantine).where(quarantine.c.path == path)).mappings().one())
-        _end(connection, [quarantine.c.path == path], "replayed", run_id, at)
+        _end(connection, [quarantine.c.path == path], "mended" if mended else "replayed", run_id, at)
         if file is not None:
             connection.execute(quarantine.insert().values({**entry, **asdict(file)}))
 

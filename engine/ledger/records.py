@@ -92,8 +92,8 @@ class Quarantined:
 
     Attributes:
         read_id: the read that set them aside.
-        state: ``held``; or how that ended: ``superseded`` (all rows of the source were read anew), ``replayed`` or
-            ``dropped``.
+        state: ``held``; or how that ended: ``superseded`` (all rows of the source were read anew), ``replayed``,
+            ``mended`` (replayed with other values) or ``dropped``.
         ended_by: the run that superseded or replayed them.
     """
 

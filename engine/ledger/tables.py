@@ -87,7 +87,7 @@ quarantine = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
     sa.Column("created_at", sa.String, nullable=False),
-    sa.Column("state", sa.String, nullable=False),  # held | superseded | replayed | dropped
+    sa.Column("state", sa.String, nullable=False),  # held | superseded | replayed | mended | dropped
     sa.Column("ended_by", sa.String),  # the run that did
     sa.Column("ended_at", sa.String),
     sa.Index("quarantine_by_source", "pipeline", "source"),

@@ -376,6 +376,48 @@ def test_the_starters_commented_examples_are_right_too(maestro: Maestro, folder:
     assert said.json["sources"] == 5
 
 
+RULES = """\
+version: 1
+name: small
+sources:
+  users: {type: file, path: users.parquet}
+validation:
+  users:
+    custom:
+      sound: "score > 0 AND list_contains(tags, 'x')"
+      broken: "score >"
+      rows: "unnest(tags) > 1"
+      ours: {function: "maestro_rules_for_check:ours"}
+      none: {function: "maestro_rules_for_check:nobody"}
+      nowhere: {function: "maestro_rules_of_nobody:ours"}
+    range_constraints: {score: [0, 1]}
+    where:
+      range: "(SELECT true)"
+"""
+
+
+def test_check_reports_rules_that_cannot_be_read(maestro: Maestro, tmp_path: Path) -> None:
+    """Each with its place, and nothing is read."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(RULES)
+    (tmp_path / "maestro_rules_for_check.py").write_text("import polars as pl\n\ndef ours():\n    return pl.col('a')\n")
+    said = maestro("check", path)
+    assert (said.code, said.out) == (2, "")
+    found = maestro("check", path, "--json").json["error"]["problems"]
+    assert {problem["code"] for problem in found} == {"config.rule"}
+    lines = RULES.splitlines()
+    told = {lines[problem["line"] - 1].strip().partition(":")[0]: problem["message"] for problem in found}
+    assert {name: words in told[name] for name, words in {
+        "broken": "it is no SQL expression",
+        "rows": "unnest makes rows",
+        "none": "nobody",
+        "nowhere": "No module named 'maestro_rules_of_nobody'",
+    }.items()} == dict.fromkeys(("broken", "rows", "none", "nowhere"), True)  # fmt: skip
+    assert len(found) == 5
+    assert any("a subquery" in message for message in told.values())
+    assert f"{path}:9:" in said.err
+
+
 def test_init_where_nothing_can_be_written(maestro: Maestro, folder: Path) -> None:
     said = maestro("init", "pipeline.yaml/below.yaml")
     assert said.code == 2

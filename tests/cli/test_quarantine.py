@@ -91,3 +91,26 @@ def test_a_mended_value_that_is_none(maestro: Maestro, file: str, tmp_path: Path
     said = maestro("quarantine", "replay", file, "--rows", str(out))
     assert said.code == 2
     assert "row 2: score is 'many', which is no Float64" in said.err
+
+
+def test_out_where_nothing_can_be_written(maestro: Maestro, file: str, tmp_path: Path) -> None:
+    for out in ("none/rows.csv", "none/rows.parquet", "none/rows.ndjson"):
+        said = maestro("quarantine", "show", file, "--source", "s", "--out", str(tmp_path / out))
+        assert (said.code, said.out) == (3, "")
+        assert "quarantine.unwritable" in said.err
+        assert "name a file in a folder that is there" in said.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_held_file_that_is_missing(maestro: Maestro, file: str, tmp_path: Path) -> None:
+    """All say so, and how to go on, which works."""
+    for held in (tmp_path / ".maestro" / "quarantine").rglob("*.parquet"):
+        held.unlink()
+    for action in (["list"], ["show", "--source", "s"], ["replay"]):
+        said = maestro("quarantine", action[0], file, *action[1:])
+        assert (said.code, said.out) == (3, "")
+        assert "quarantine.missing" in said.err
+        assert "maestro quarantine drop … --source s --run " in said.err
+    run = said.err.rpartition("--run ")[2].strip()
+    assert maestro("quarantine", "drop", file, "--source", "s", "--run", run).out == "gave up 3 rows of s\n"
+    assert "no row is in quarantine" in maestro("quarantine", "list", file).out

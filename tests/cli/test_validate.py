@@ -169,6 +169,12 @@ def test_quarantined_rows_of_a_text_file(maestro: Maestro, lake: Path) -> None:
         ("data", CHECKS, "data", "data is a folder"),
         ("data", CHECKS, "data/b/b.parquet", "no quarantine file"),
         ("data", "unique_columns: [id]\n", "bad.parquet", "no check quarantines rows"),
+        ("data", CHECKS, "checks.yaml", "with the suffix .parquet"),
+        ("data", CHECKS, "bad.csv", "with the suffix .parquet"),
+        ("data", CHECKS, "bad", "with the suffix .parquet"),
+        ("data", CHECKS, "mine.parquet", "is there already, and no quarantine file"),
+        ("data/a.parquet", CHECKS, "text.parquet", "is there already, and no quarantine file"),
+        ("data", CHECKS, "empty.parquet", "is there already, and no quarantine file"),
         ("pipeline.yaml", None, "bad.parquet", "quarantined by its runs"),
     ],
 )
@@ -176,11 +182,33 @@ def test_a_quarantine_that_makes_no_sense(
     maestro: Maestro, lake: Path, target: str, checks: str | None, quarantine: str, words: str
 ) -> None:
     Path("checks.yaml").write_text(checks or "")
+    FIRST.write_parquet("mine.parquet")
+    Path("text.parquet").write_text("no Parquet")
+    pl.DataFrame().write_parquet("empty.parquet")
+    before = {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()}
     arguments = ["--checks", "checks.yaml"] if checks else []
     said = maestro("validate", target, *arguments, "--quarantine", quarantine)
     assert (said.code, said.out) == (2, "")
     assert words in said.err
-    assert pl.read_parquet("data/b/b.parquet").equals(SECOND)
+    assert {path: path.read_bytes() for path in lake.rglob("*") if path.is_file()} == before
+
+
+def test_checks_in_a_file_whose_name_is_a_quarantine_s(maestro: Maestro, lake: Path) -> None:
+    (lake / "checks.parquet").write_text(CHECKS)
+    said = maestro("validate", "data", "--checks", "checks.parquet", "--quarantine", "checks.parquet")
+    assert said.code == 2
+    assert "checks.parquet is the file of checks" in said.err
+    assert (lake / "checks.parquet").read_text() == CHECKS
+
+
+def test_a_quarantine_is_left_alone_where_no_row_goes_there(maestro: Maestro, lake: Path) -> None:
+    """A file that is none is neither replaced nor removed, whether or not there are such rows."""
+    SECOND.write_parquet("mine.parquet")
+    FIRST.head(1).write_parquet("good.parquet")
+    for target in ("good.parquet", "data"):
+        said = maestro("validate", target, "--checks", "checks.yaml", "--quarantine", "mine.parquet")
+        assert said.code == 2
+        assert pl.read_parquet("mine.parquet").equals(SECOND)
 
 
 # --- JUnit XML ----------------------------------------------------------------------------------------------------

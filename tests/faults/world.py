@@ -370,7 +370,9 @@ def named(folder: Path) -> set[str]:
     try:
         with connection:  # one moment
             connection.execute("BEGIN")
-            query = "SELECT path FROM files UNION SELECT path FROM quarantine WHERE state <> 'superseded'"
+            query = (
+                "SELECT path FROM files UNION SELECT path FROM quarantine WHERE state IN ('held', 'mended', 'dropped')"
+            )
             files = {path for (path,) in connection.execute(query)}
             pieces = connection.execute("SELECT files FROM pieces UNION SELECT quarantined FROM pieces")
             return files | {file["path"] for (text,) in pieces for file in json.loads(text)}

@@ -134,11 +134,12 @@ def test_rows_set_aside_are_known_until_they_are_taken_back(book: Ledger) -> Non
     assert states()["b2"] == ("read3", "held"), "an interrupted read's piece, read by this one now"
     book.judged(replace(whole, state="blocked", files=(FILE,)), "run1", quarantined=[replace(FILE, path="d")])
     ended = {entry.file.path: entry.ended_by for entry in book.quarantined("p") if entry.ended_at}
-    assert ended == {"a": "run1", "b": "run1", "c": None}
+    assert ended == {"a": "run1", "b": "run1", "c": "run1"}
+    assert states()["c"] == ("read2", "superseded"), "all is read anew: nothing is recognised any more"
     again, _ = book.begin_read(read_of("read4"))
     book.landed(replace(again, state="landed", files=(FILE,)))
     book.judged(replace(again, state="accepted", files=(FILE,)), "run1")
-    assert [s for _, s in states().values() if s in ("held", "superseded")] == ["superseded"] * 2
+    assert [s for _, s in states().values() if s in ("held", "superseded")] == ["superseded"] * 3
     assert book.quarantined("other") == []
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from engine import Pipeline, RunReport, quarantine, run_pipeline
-from engine.errors import SourceError, UsageError
+from engine.errors import LedgerError, SourceError, UsageError
 from engine.history import collect_files, verify_files
 from engine.ledger import Ledger
 from engine.plan import compile_plan
@@ -166,6 +166,91 @@ def test_other_sources_take_part_as_they_landed(tmp_path: Path) -> None:
         table = book.table("p", "child", accepted=True)
     assert table is not None
     assert table.metrics["records_read"] == 2, "of the run that read it"
+
+
+@pytest.mark.parametrize("source", [{**APPEND, "lateness": 5}, {**MERGE, "lateness": 5}, {**MERGE, "cursor": None}])
+def test_what_was_replayed_or_given_up_does_not_come_back(tmp_path: Path, source: dict[str, Any]) -> None:
+    """The source still has the rows as they were, and each run reads them again."""
+    table = shop(tmp_path, COLUMNS)
+    insert(table, (1, 1.0, 10), (2, 200.0, 11), (3, 3000.0, 12))
+    pipeline, path = declared(tmp_path, source), tmp_path / "rows.csv"
+    assert balance(run(tmp_path, source)) == (3, 1, 2, 0, 0)
+    quarantine.export(pipeline, path, source="s")
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("3,")))
+    path.write_text(path.read_text().replace("200.0", "20.0"))
+    assert balance(quarantine.replay(pipeline, mended=path, as_of=T)) == (1, 1, 0, 0, 0)
+    assert quarantine.drop(pipeline, source="s") == 1
+    for _ in range(3):
+        assert balance(run(tmp_path, source))[1:4] == (0, 0, 0)
+        assert scores(landed(tmp_path)) == [(1, 1.0), (2, 20.0)]
+        assert held(tmp_path) == []
+        collect_files(compile_plan(pipeline, T), None)
+    kept = [tmp_path / ".maestro" / entry.file.path for entry in entries(tmp_path)]
+    assert {entry.state for entry in entries(tmp_path)} == {"mended", "dropped"}
+    assert all(file.is_file() for file in kept), "by which the rows are recognised"
+    insert(table, (2, 300.0, 12))
+    assert balance(run(tmp_path, source))[2] == 1, "another row is none that was replayed"
+    table.sql("DELETE FROM t WHERE score = 300.0")
+    assert balance(run_pipeline(pipeline, as_of=T, reread=["s"])) == (3, 1, 2, 0, 0), "asked for anew"
+    assert scores(held(tmp_path)) == [(2, 200.0), (3, 3000.0)]
+    collect_files(compile_plan(pipeline, T), None)
+    assert not any(file.is_file() for file in kept)
+
+
+def test_held_files_that_are_missing(table: Shop, tmp_path: Path) -> None:
+    """Nothing is said of the rows that are left, or taken, as if they were all; they can be given up."""
+    pipeline, path = declared(tmp_path, APPEND), tmp_path / "rows.csv"
+    insert(table, (4, -4.0, 13))
+    run(tmp_path)
+    first, second = entries(tmp_path)
+    (tmp_path / ".maestro" / first.file.path).unlink()
+    for action in (
+        lambda: quarantine.held(pipeline),
+        lambda: quarantine.rows(pipeline, source="s"),
+        lambda: quarantine.export(pipeline, path, source="s"),
+        lambda: quarantine.replay(pipeline, as_of=T),
+    ):
+        with pytest.raises(LedgerError, match=r"2 rows in quarantine are gone: .* is missing") as caught:
+            action()
+        assert (caught.value.code, caught.value.where) == ("quarantine.missing", "sources.s")
+        assert caught.value.fix is not None
+        assert f"--run {first.run_id}" in caught.value.fix
+    assert not path.exists()
+    assert quarantine.rows(pipeline, source="s", run=second.run_id).collect()["id"].to_list() == [4]
+    assert quarantine.drop(pipeline, source="s", run=first.run_id) == 2
+    assert [h.rows for h in quarantine.held(pipeline)] == [1]
+
+
+def test_rows_of_a_source_that_is_no_longer_declared(table: Shop, tmp_path: Path) -> None:
+    other = {"type": "file", "path": "x.parquet"}
+    pl.DataFrame({"id": [1]}).write_parquet(tmp_path / "x.parquet")
+    without = Pipeline(base=tmp_path, name="p", sources={"other": other}, validation={})
+    run_pipeline(without, as_of=T)
+    for options in ({}, {"source": "s"}):
+        with pytest.raises(UsageError, match="has no source 's' any more") as caught:
+            quarantine.replay(without, as_of=T, **options)
+        assert (caught.value.code, caught.value.allowed) == ("quarantine.source", "other")
+    assert quarantine.rows(without, source="s").collect().height == 2
+    assert quarantine.drop(without, source="s") == 2
+    with pytest.raises(UsageError, match="no row is in quarantine"):
+        quarantine.replay(without, as_of=T)
+
+
+def test_parquet_of_a_table_with_columns_of_these_names(tmp_path: Path) -> None:
+    """`quarantine_score` is the table's own, and so is `quarantine`."""
+    source = {"type": "file", "path": "x.parquet"}
+    frame = pl.DataFrame({"quarantine_score": [1.0, 200.0, 300.0], "quarantine": ["a", "b", "c"]})
+    frame.write_parquet(tmp_path / "x.parquet")
+    checks = {"range_constraints": {"quarantine_score": [0, 100]}, "on_violation": {"range": "quarantine"}}
+    pipeline, path = declared(tmp_path, source, checks), tmp_path / "rows.parquet"
+    assert balance(run(tmp_path, source, checks)) == (3, 1, 2, 0, 0)
+    assert quarantine.export(pipeline, path, source="s") == 2
+    out = pl.read_parquet(path)
+    assert out.columns == [*frame.columns, "_quarantine"]
+    out.filter(quarantine="c").with_columns(quarantine_score=pl.lit(3.0)).write_parquet(path)
+    assert balance(quarantine.replay(pipeline, mended=path, as_of=T)) == (1, 1, 0, 0, 0)
+    assert pl.DataFrame(landed(tmp_path)).sort("quarantine").rows() == [(1.0, "a"), (3.0, "c")]
+    assert [row["quarantine"] for row in held(tmp_path)] == ["b"]
 
 
 def test_what_is_held_and_why(table: Shop, tmp_path: Path) -> None:
