@@ -17,6 +17,8 @@ import polars as pl
 from engine.errors import DataError, MaestroError, UsageError, is_interrupt
 from engine.types import FIRST_MOMENT, LAST_MOMENT
 
+_WIDE = 200  # columns
+_PART_CELLS = 16_000_000  # of wide files, what is read at once
 _FILES = "check the files, or cast them to common types"
 
 
@@ -114,8 +116,35 @@ def scan_files(files: Sequence[str | Path], name: str) -> pl.LazyFrame:
         frames = [pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in files]
         schemas = [frame.collect_schema() for frame in frames]
         if all(schema == schemas[0] for schema in schemas):
-            return pl.scan_parquet([str(file) for file in files], hive_partitioning=False, glob=False)
+            wide = len(schemas[0]) >= _WIDE and "://" not in str(files[0])
+            return (
+                _in_parts(files)
+                if wide
+                else pl.scan_parquet(list(map(str, files)), hive_partitioning=False, glob=False)
+            )
         return together(frames)
+
+
+def _in_parts(files: Sequence[str | Path]) -> pl.LazyFrame:
+    """The rows of files as parts of a few row groups each, read one part after the other.
+
+    Of one scan Polars holds some six row groups decoded, which are large where there are many columns.
+    """
+    import pyarrow.parquet as pq
+
+    parts = []
+    for file in files:
+        scanned = pl.scan_parquet(file, hive_partitioning=False, glob=False)
+        footer = pq.read_metadata(file)
+        start = end = 0
+        for i in range(footer.num_row_groups):
+            end += footer.row_group(i).num_rows
+            if i == footer.num_row_groups - 1 or (end - start) * footer.num_columns >= _PART_CELLS:
+                parts.append(scanned.slice(start, end - start))
+                start = end
+        if not footer.num_row_groups:
+            parts.append(scanned)
+    return pl.concat(parts)
 
 
 def together(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:

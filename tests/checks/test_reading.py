@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from engine import frames
 from engine.checks import Suite, groups, table
 from engine.checks.aside import Quarantine
 from engine.errors import DataError
@@ -138,8 +139,25 @@ def test_streams_are_read_once_in_bounded_memory() -> None:
     assert max(read) - before < 20 * rows * 8
 
 
-def folder(path: Path, *frames: pl.DataFrame) -> Path:
-    for i, frame in enumerate(frames):
+def test_wide_files_are_read_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one scan Polars would hold several row groups at once; the rows and their order are the same."""
+    monkeypatch.setattr(frames, "_PART_CELLS", 200 * 25)
+    names = [f"c{i}" for i in range(200)]
+    whole = pl.DataFrame({name: range(i, 100 + i) for i, name in enumerate(names)})
+    whole.head(60).write_parquet(tmp_path / "a.parquet", row_group_size=10)
+    whole.slice(60).write_parquet(tmp_path / "b.parquet", row_group_size=40)
+    whole.head(0).write_parquet(tmp_path / "c.parquet")
+    rows = scan(tmp_path)
+    assert rows.collect(engine="in-memory").equals(whole)
+    assert rows.explain().count("SLICE") == 3
+    config = {"range_constraints": {"c7": [17, None]}, "unique_columns": ["c199"], "increasing": ["c0"]}
+    results = Suite(config).validate(tmp_path).results
+    assert [r.failed_records for r in results] == [0, 10, 0, 0]
+    assert [row["row"] for row in results[1].sample] == [0, 1, 2, 3, 4]
+
+
+def folder(path: Path, *parts: pl.DataFrame) -> Path:
+    for i, frame in enumerate(parts):
         frame.write_parquet(path / f"{i}.parquet")
     return path
 
