@@ -264,6 +264,15 @@ def test_functions(name: str, broken: list[int], size: int, rules: Path) -> None
         assert result.details["failed_fraction"] == len(broken) / 5
 
 
+@pytest.mark.parametrize("name", ["everywhere", "by_pattern"])
+def test_functions_see_no_column_that_other_checks_make(name: str, rules: Path) -> None:
+    """Such as the numbers of rows, by which foreign keys are found."""
+    spec = ValidationSpec.model_validate({"custom": function(name), "foreign_keys": {"b": "u.b"}})
+    good, bad = Suite(spec, base=rules).filter(AB, references={"u": AB.select("b")})
+    assert bad.collect()["failed_checks"].to_list() == [["custom.r"]] * 3
+    assert good.collect().rows() == [AB.row(0), AB.row(4)]
+
+
 UNFIT = [
     "mean",
     "least",

@@ -197,6 +197,27 @@ def test_what_was_replayed_or_given_up_does_not_come_back(tmp_path: Path, source
     assert not any(file.is_file() for file in kept)
 
 
+def test_a_row_that_was_set_aside_is_recognised_once(tmp_path: Path) -> None:
+    """However often it went through quarantine: where there is no key, an equal row is another row."""
+    source = {**APPEND, "lateness": 5}
+    table = shop(tmp_path, COLUMNS)
+    insert(table, (1, 1.0, 10), (3, 3000.0, 12), (4, 4000.0, 12))
+    pipeline, path = declared(tmp_path, source), tmp_path / "rows.csv"
+    assert balance(run(tmp_path, source)) == (3, 1, 2, 0, 0)
+    assert balance(quarantine.replay(pipeline, as_of=T)) == (2, 0, 2, 0, 0), "not mended"
+    quarantine.export(pipeline, path, source="s")
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("3,")))
+    path.write_text(path.read_text().replace("4000.0", "4.0"))
+    assert balance(quarantine.replay(pipeline, mended=path, as_of=T)) == (1, 1, 0, 0, 0), "3 is left"
+    insert(table, (3, 3000.0, 12))
+    assert balance(run(tmp_path, source)) == (4, 0, 1, 0, 3)
+    assert quarantine.drop(pipeline, source="s") == 2
+    insert(table, (3, 3000.0, 12), (4, 4000.0, 12))
+    assert balance(run(tmp_path, source)) == (6, 0, 2, 0, 4)
+    assert scores(held(tmp_path)) == [(3, 3000.0), (4, 4000.0)]
+    assert scores(landed(tmp_path)) == [(1, 1.0), (4, 4.0)]
+
+
 def test_held_files_that_are_missing(table: Shop, tmp_path: Path) -> None:
     """Nothing is said of the rows that are left, or taken, as if they were all; they can be given up."""
     pipeline, path = declared(tmp_path, APPEND), tmp_path / "rows.csv"
