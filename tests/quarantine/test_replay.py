@@ -257,21 +257,22 @@ def test_rows_of_a_source_that_is_no_longer_declared(table: Shop, tmp_path: Path
         quarantine.replay(without, as_of=T)
 
 
-def test_parquet_of_a_table_with_columns_of_these_names(tmp_path: Path) -> None:
-    """`quarantine_score` is the table's own, and so is `quarantine`."""
+@pytest.mark.parametrize(("name", "reasons"), [("kind", "quarantine"), ("quarantine", "_quarantine")])
+def test_parquet_of_a_table_with_columns_of_these_names(tmp_path: Path, name: str, reasons: str) -> None:
+    """`quarantine_score` is the table's own, and so may `quarantine` be."""
     source = {"type": "file", "path": "x.parquet"}
-    frame = pl.DataFrame({"quarantine_score": [1.0, 200.0, 300.0], "quarantine": ["a", "b", "c"]})
+    frame = pl.DataFrame({"quarantine_score": [1.0, 200.0, 300.0], name: ["a", "b", "c"]})
     frame.write_parquet(tmp_path / "x.parquet")
     checks = {"range_constraints": {"quarantine_score": [0, 100]}, "on_violation": {"range": "quarantine"}}
     pipeline, path = declared(tmp_path, source, checks), tmp_path / "rows.parquet"
     assert balance(run(tmp_path, source, checks)) == (3, 1, 2, 0, 0)
     assert quarantine.export(pipeline, path, source="s") == 2
     out = pl.read_parquet(path)
-    assert out.columns == [*frame.columns, "_quarantine"]
-    out.filter(quarantine="c").with_columns(quarantine_score=pl.lit(3.0)).write_parquet(path)
+    assert out.columns == [*frame.columns, reasons]
+    out.filter(pl.col(name) == "c").with_columns(quarantine_score=pl.lit(3.0)).write_parquet(path)
     assert balance(quarantine.replay(pipeline, mended=path, as_of=T)) == (1, 1, 0, 0, 0)
-    assert pl.DataFrame(landed(tmp_path)).sort("quarantine").rows() == [(1.0, "a"), (3.0, "c")]
-    assert [row["quarantine"] for row in held(tmp_path)] == ["b"]
+    assert pl.DataFrame(landed(tmp_path)).sort(name).rows() == [(1.0, "a"), (3.0, "c")]
+    assert [row[name] for row in held(tmp_path)] == ["b"]
 
 
 def test_what_is_held_and_why(table: Shop, tmp_path: Path) -> None:
