@@ -40,7 +40,7 @@ class Sleeps(list[float]):
 
 
 def read(spec: ApiSpec, sleep: Sleeps | None = None) -> pl.DataFrame:
-    return collected(ApiSource("s", spec, sleep=Sleeps() if sleep is None else sleep).chunks())
+    return collected(chunks_of(ApiSource("s", spec, sleep=Sleeps() if sleep is None else sleep)))
 
 
 def paged(records: list[dict[str, Any]], cap: int = 1000) -> Callable[[Request], Answer]:
@@ -257,7 +257,7 @@ def test_what_no_request_can_be_made_of(keys: dict[str, Any]) -> None:
     spec = api(keys.pop("url", "http://127.0.0.1:1/"), max_retries=5, **keys)
     sleep = Sleeps()
     with pytest.raises(SourceError) as caught:
-        list(ApiSource("s", spec, sleep=sleep).chunks())
+        list(chunks_of(ApiSource("s", spec, sleep=sleep)))
     assert caught.value.code == "source.invalid_request"
     assert caught.value.fix is not None
     assert "top-secret" not in str(caught.value)
@@ -328,7 +328,7 @@ def test_secrets_are_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture) ->
         spec = api(f"{server.url}/x?token=in-the-url-1", params={"key": secret, "pin": "1234"})
         source = ApiSource("s", spec, sleep=Sleeps())
         with pytest.raises(SourceError) as caught:
-            list(source.chunks())
+            list(chunks_of(source))
     shown = f"{caught.value} {source.location} {caplog.text}"
     assert "HTTP Request: GET" in caplog.text
     assert "/x" in shown
