@@ -89,6 +89,7 @@ class Shape:
 
     around: Mapping[str, Any]
     columns: Mapping[str, pl.DataType]
+    _schemas: dict[tuple[str, ...], pa.Schema] = field(default_factory=dict, compare=False, repr=False)
 
     def wider(self, other: Shape) -> Shape | None:
         """The shape of both; None where there is none."""
@@ -97,11 +98,16 @@ class Shape:
         except Unfit:
             return None
 
-    def schema(self, key: Sequence[str]) -> pa.Schema:
+    def schema(self, key: tuple[str, ...]) -> pa.Schema:
         """Of a body of this shape, whose records are at ``key``."""
+        if key not in self._schemas:
+            self._schemas[key] = self._schema(key)
+        return self._schemas[key]
+
+    def _schema(self, key: tuple[str, ...]) -> pa.Schema:
         rows = pl.DataFrame(schema=dict(self.columns)).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
         plain = pa.schema([pa.field(f.name, _plain(f.type)) for f in rows])
-        return pa.schema(list(_arrow(self.around, tuple(key), pa.list_(pa.struct(list(plain))))))
+        return pa.schema(list(_arrow(self.around, key, pa.list_(pa.struct(list(plain))))))
 
 
 def read(body: bytes, key: Sequence[str], shape: Shape | None, *, texts: bool, where: str, origin: str) -> Answer:

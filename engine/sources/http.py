@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote, quote_plus, unquote
+from urllib.request import getproxies
 
 import httpx
 
@@ -32,6 +33,9 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
+# RFC 8288: a target, then parameters; a comma between two, which may also stand inside of either.
+LINK = re.compile(r"""<([^>]*)>((?:\s*;\s*[^\s=;,"<]+(?:\s*=\s*(?:"[^"]*"|[^\s;,"]*))?)*)""")
+PARAMETER = re.compile(r""";\s*([^\s=;,"<]+)\s*(?:=\s*(?:"([^"]*)"|([^\s;,"]*)))?""")
 # What httpx and the layers below it raise at a url or a header that no request can be made of.
 UNSENDABLE = (
     httpx.InvalidURL,
@@ -54,9 +58,10 @@ class Reply:
 
     def link(self, relation: str) -> str | None:
         """The target of the header Link with this relation."""
-        for part in httpx.Response(200, headers=self.headers).links.values():
-            if relation in part.get("rel", "").lower().split():
-                return part["url"]
+        for target, parameters in LINK.findall(self.headers.get("Link", "")):
+            for name, quoted, plain in PARAMETER.findall(parameters):
+                if name.lower() == "rel" and relation in (quoted or plain).lower().split():
+                    return str(target)
         return None
 
 
@@ -124,6 +129,7 @@ class Fetcher:
             self._client = httpx.Client(
                 headers=accepted | headers,
                 timeout=self.spec.timeout_seconds,
+                verify=self._needs_certificates(),
                 limits=httpx.Limits(max_connections=None),
                 follow_redirects=False,
             )
@@ -137,6 +143,12 @@ class Fetcher:
     ) -> None:
         self._stop.set()
         self._client.__exit__(kind, error, trace)
+
+    def _needs_certificates(self) -> bool:
+        """Whether any connection may be encrypted; loading the authorities takes 0.2 s. Origins never change."""
+        auth = self.spec.auth
+        urls = [self.spec.url, auth.token_url if isinstance(auth, OAuth2Auth) else ""]
+        return any(url.startswith("https:") for url in urls) or bool(getproxies())
 
     @property
     def location(self) -> str:
@@ -321,7 +333,7 @@ class Fetcher:
         """Makes sure that a URL is of the origin that credentials are for."""
         if _origin(target) != _origin(home or self._url):
             raise self.error(
-                f"the server {what} another origin, {'://'.join(map(str, _origin(target)[:2]))}; "
+                f"the server {what} another origin, {target.scheme}://{target.netloc.decode('ascii', 'replace')}; "
                 "headers and parameters are not sent there",
                 code="source.redirect",
                 fix="if that is where the data is, make it the url",

@@ -24,7 +24,7 @@ from engine.sources import answer as answers
 from engine.sources.answer import Answer, NotRecords, Shape
 from engine.sources.http import Fetcher, Reply
 from engine.sources.paging import Odd, Paging, Place
-from engine.sources.threads import begin
+from engine.sources.threads import Workers
 from engine.spec import ApiSpec
 
 FLIGHT_BYTES = 32 * 2**20  # of the pages that are asked for at a time, as far as can be told
@@ -75,6 +75,7 @@ class Pages:
         self._previous: Answer | None = None
         self._shorter = False
         self._seen: set[str] = set()
+        self._workers = Workers()
 
     def read(self, place: Place) -> Read:
         """One page; None: there is no such page.
@@ -125,6 +126,12 @@ class Pages:
             TransientSourceError: the records changed while they were read.
             SourceError: a page cannot be had, or the pages cannot be all there are.
         """
+        try:
+            yield from self._run(start)
+        finally:
+            self._workers.leave()
+
+    def _run(self, start: Place) -> Iterator[Page]:
         self._ahead = start
         empty = 0
         while True:
@@ -168,7 +175,7 @@ class Pages:
             if self._flight and self.total is not None and self.rows + typical * len(self._flight) >= self.total:
                 break
             place = self._ahead
-            self._flight.append((place, begin(lambda place=place: self.read(place))))  # type: ignore[misc]
+            self._flight.append((place, self._workers.begin(lambda place=place: self.read(place))))  # type: ignore[misc]
             self._ahead = self._paging.ahead(place, typical)
 
     def _lead_on(self, page: Page, empty: int) -> None:
@@ -304,9 +311,10 @@ def digest(frame: pl.DataFrame) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A JSON value without what a page's neighbours give its type: nulls, and floats that are integers."""
+    """A JSON value without what a page's neighbours give its type: nulls, empty objects, floats that are integers."""
     if isinstance(value, dict):
-        return {name: plain(inner) for name, inner in value.items() if inner is not None}
+        members = ((name, plain(inner)) for name, inner in value.items())
+        return {name: inner for name, inner in members if inner is not None} or None
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(inner) for inner in value]
     if isinstance(value, float) and value.is_integer():

@@ -118,6 +118,8 @@ class Paging:
         if not self.total_key:
             return None
         said = answer.get(self.total_key)
+        if said is None and not answer.records.height:  # an empty page need not say it
+            return None
         if isinstance(said, str) and said.isdigit():
             said = int(said)
         if isinstance(said, bool) or not isinstance(said, int) or said < 0:
