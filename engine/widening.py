@@ -37,6 +37,10 @@ class Unfit(Exception):  # noqa: N818 - for the caller to word
         self.kinds = sorted({_WORDS.get(dtype.base_type(), str(dtype)) for dtype in dtypes})
 
 
+class Inexact(Unfit):
+    """The type of the other values does not hold these exactly."""
+
+
 def wider(path: str, one: pl.DataType, other: pl.DataType) -> pl.DataType:
     """The type that holds the values of both, if `exact` says so.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def unify(paths: Sequence[Path], folder: Path, *, name: str, open_schema: bool) 
             other = [c for c, t in target.items() if c in schema and schema[c] != t]
             for column in (c for c in other if schema[c].is_integer() and target[c].is_float()):
                 _check_exact(path, column, name)
-            for column in (c for c in other if schema[c].is_nested() or target[c] == pl.UInt64):
+            for column in (c for c in other if open_schema and (schema[c].is_nested() or target[c] == pl.UInt64)):
                 _check_widened(path, column, target[column], name)
             unified.append(files.cast(path, target, folder, blank={c for c in other if not _has_value(path, c)}))
     return unified
@@ -69,8 +68,10 @@ def _common(column: str, dtypes: Sequence[pl.DataType], name: str, open_schema: 
         return pl.Decimal(38, max(d.scale for d in known if isinstance(d, pl.Decimal))) if len(known) > 1 else known[0]
     mixed = open_schema and len({_kind(d) for d in known}) > 1
     if open_schema and not mixed and (any(d.is_nested() for d in known) or set(known) == {pl.Int64, pl.UInt64}):
-        with suppress(Unfit):
+        try:
             return reduce(lambda one, other: wider(column, one, other), known)
+        except Unfit:
+            mixed = True
     try:
         parts = [pl.DataFrame(schema={column: d}) for d in dtypes]
         common = pl.concat(parts, how="vertical_relaxed").schema[column]

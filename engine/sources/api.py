@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from engine.sources.paging import Place
 
 CHUNK_BYTES = 64 * 2**20
+ZONED = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+(Z|[+-][0-9]{2}:?[0-9]{2})$"
+UNZONED = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+$"
 GONE = range(400, 500)  # what a server says of a page that it no longer knows
 
 
@@ -55,8 +58,6 @@ class _Reading:
     before a later reading goes on from there: where it is another now, records have moved, and all is read anew.
     """
 
-    trace: Mapping[str, Any] | None = None
-
     def __init__(self, name: str, spec: ApiSpec, fetcher: Fetcher, request: Request) -> None:
         from engine.sources.credentials import fixed_params
         from engine.sources.paging import Paging
@@ -65,8 +66,10 @@ class _Reading:
         self._location = fetcher.location
         params = {key: _text(value) for key, value in spec.params.items()} | fixed_params(spec)
         asked = {key: value for key, value in params.items() if key not in fixed_params(spec)}
+        self.trace = request.trace
         if spec.since_param and request.since is not None:
-            params[spec.since_param] = asked[spec.since_param] = _since(request.since)
+            zone = (request.trace or {}).get("zone", "")
+            params[spec.since_param] = asked[spec.since_param] = _since(request.since, zone)
         self._paging = Paging(spec, params)
         self.promise = Promise(late_commits="within_lateness" if spec.cursor else None)
         self.seal: Mapping[str, Any] | None = (
@@ -140,6 +143,7 @@ class _Reading:
                 "it answers with a part only: declare pagination",
             )
         frame = self._shaped([page], self._location)
+        self._tell_zone(frame)
         for number, first in enumerate(range(0, page.rows, self._spec.batch_size)):
             part = frame.slice(first, self._spec.batch_size)
             origin = f"{self._location} records {first}-{first + part.height - 1}"
@@ -168,6 +172,7 @@ class _Reading:
         last = pages[-1]
         origin = f"{self._location} pages {pages[0].place.number}-{last.place.number}"
         frame = self._shaped(pages, origin)
+        self._tell_zone(frame)
         mark = {
             "last": last.place.to_dict(),
             "digest": digest(last.answer.records),
@@ -177,6 +182,7 @@ class _Reading:
             "began": self._start().isoformat(),
             "texts": sorted(self._texts),
             "others": sorted(self._others) if self._spec.nested == "json" else [],
+            "trace": self.trace,
         }
         spans = [Span(f"{self._location} page {page.place.number}", 0, page.rows) for page in pages]
         size = self._spec.batch_size
@@ -200,7 +206,7 @@ class _Reading:
     def _shaped(self, pages: Sequence[Page], origin: str) -> pl.DataFrame:
         """The records of some pages as one frame, nested ones as declared."""
         from engine.sources.nesting import Clash, flat, stacked
-        from engine.widening import Unfit
+        from engine.widening import Inexact, Unfit
 
         try:
             for page in pages:
@@ -208,7 +214,7 @@ class _Reading:
             frame = stacked([page.answer.records for page in pages])
             return flat(frame) if self._spec.nested == "flatten" else frame
         except Unfit as error:
-            inexact = error.kinds == ["numbers"]
+            inexact = isinstance(error, Inexact)
             raise self._error(
                 f"column {error.path!r} holds integers in one page and fractions, or larger ones, in another; no type "
                 f"holds them all exactly ({origin})"
@@ -245,6 +251,17 @@ class _Reading:
         for column in sorted(self._texts & self._others):
             raise Unfit(column, pl.String(), pl.List(pl.Null()), pl.Struct([]))
 
+    def _tell_zone(self, frame: pl.DataFrame) -> None:
+        """Keeps the time zone that the cursor's texts are written with: positions lose it."""
+        import polars as pl
+
+        named = {new: old for old, new in self._spec.column_mapping.items()}
+        cursor = named.get(self._spec.cursor or "", self._spec.cursor)
+        if cursor is not None and frame.schema.get(cursor) == pl.String:
+            zones = frame[cursor].str.extract(ZONED).drop_nulls()
+            if zones.len():
+                self.trace = {"zone": zones[0]}
+
     # --- going on ---------------------------------------------------------------------------------------------------
 
     def _held(self, request: Request) -> Mapping[str, Any] | None:
@@ -272,6 +289,7 @@ class _Reading:
         if digest(page.answer.records) != mark["digest"] or page.total != mark["total"]:
             return None
         self._began = datetime.fromisoformat(mark["began"])
+        self.trace = mark["trace"]
         self._texts, self._others = set(mark["texts"]), set(mark["others"])
         return mark
 
@@ -299,8 +317,14 @@ def _text(value: Any) -> str:
     return str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)
 
 
-def _since(value: CursorValue) -> str:
-    """A cursor's value as a query parameter."""
+def _since(value: CursorValue, zone: str) -> str:
+    """A cursor's value as a query parameter.
+
+    Args:
+        zone: that the source writes moments with; one that has lost it may be of that zone, or of UTC.
+    """
+    if isinstance(value, str) and zone and re.match(UNZONED, value):
+        return min(value + zone, f"{value}Z", key=datetime.fromisoformat)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z") if value.tzinfo else value.isoformat()
     return value.isoformat() if isinstance(value, date) else str(value)

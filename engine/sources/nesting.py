@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from engine.frames import column as exactly
-from engine.widening import Unfit, exact, fields, merged, widened
+from engine.widening import Inexact, exact, fields, merged, widened
 
 JOINT = "__"  # between the name of an object and that of its field
 
@@ -20,7 +20,7 @@ def stacked(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """The rows of all frames, each column in the type that holds all its values.
 
     Raises:
-        Unfit: there is none.
+        Unfit: there is none, or it does not hold them exactly.
     """
     target: dict[str, pl.DataType] = {}
     for frame in frames:
@@ -36,7 +36,7 @@ def _of(frame: pl.DataFrame, target: dict[str, pl.DataType]) -> pl.DataFrame:
         return frame
     for name, dtype in have.items():
         if dtype != target[name] and not exact(frame[name], target[name]):
-            raise Unfit(name, dtype, target[name])
+            raise Inexact(name, dtype, target[name])
     columns = {n: widened(exactly(n), have[n], t) if n in have else pl.lit(None, t) for n, t in target.items()}
     if not have:
         return pl.DataFrame([pl.Series(n, [None] * frame.height, dtype=t) for n, t in target.items()])

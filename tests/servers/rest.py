@@ -53,8 +53,8 @@ def running(answer: Callable[[Request], Answer]) -> Iterator[Rest]:
             said = answer(request)
             body = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
             try:
-                self.send_response(said.status)
-                for name, value in said.headers.items():
+                self.send_response_only(said.status)
+                for name, value in ({"Date": self.date_time_string()} | said.headers).items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body) if said.length is None else said.length))
                 self.end_headers()
