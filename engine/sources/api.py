@@ -80,6 +80,7 @@ class _Reading:
         # Columns of lists or objects that have become JSON text, and those of other texts: no column may be both.
         self._texts: set[str] = set()
         self._others: set[str] = set()
+        self._before: Page | None = None  # the last page that has landed
         self._mark = self._held(request)
         self._pieces = len(request.landed) if self._mark else 0
         self.kept = frozenset(range(self._pieces))
@@ -94,7 +95,7 @@ class _Reading:
         from engine.sources.paging import Place
 
         mark = self._mark or {}
-        pages = Pages(self._spec, self._name, self._fetcher, self._paging, mark.get("rows", 0), mark.get("total"))
+        pages = Pages(self._spec, self._name, self._fetcher, self._paging, mark.get("rows", 0), self._before)
         if self._spec.pagination.style == "none":
             yield from self._whole(pages)
             self._end(pages.total)
@@ -179,6 +180,7 @@ class _Reading:
             "next": following.to_dict() if following else None,
             "rows": rows,
             "total": last.total,
+            "shorter": last.shorter,
             "began": self._start().isoformat(),
             "texts": sorted(self._texts),
             "others": sorted(self._others) if self._spec.nested == "json" else [],
@@ -288,6 +290,7 @@ class _Reading:
         page = pages.facts(place, read)
         if digest(page.answer.records) != mark["digest"] or page.total != mark["total"]:
             return None
+        self._before = replace(page, shorter=mark["shorter"])
         self._began = datetime.fromisoformat(mark["began"])
         self.trace = mark["trace"]
         self._texts, self._others = set(mark["texts"]), set(mark["others"])

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Self
@@ -91,7 +91,7 @@ class Fetcher:
         sleep: how to wait, in seconds; default: until the context is left.
         requests: how many were sent, failed ones and those for tokens too.
         slowed: how often the server has asked to be left alone (429, 503).
-        date: the server's own, of its first answer.
+        date: the server's own, no later than it began with its first answer.
     """
 
     name: str
@@ -214,6 +214,7 @@ class Fetcher:
         while True:
             last = attempt >= self.spec.max_retries
             self._turn(waited=waited)
+            begun = time.monotonic()
             try:
                 authorization = self._token.header(refused) if self._token and own else None
             except credentials.Refused as error:
@@ -232,8 +233,9 @@ class Fetcher:
                 self._wait(_pause(attempt))
                 attempt += 1
                 continue
-            if own and self.date is None:
-                self.date = _moment(reply.headers.get("Date"))
+            said = _moment(reply.headers.get("Date")) if own and self.date is None else None
+            if said is not None:
+                self.date = said - timedelta(seconds=1 + time.monotonic() - begun)
             if reply.status < 300 or (reply.status == 404 and absent):
                 return reply
             if reply.status == 401 and authorization is not None and refused is None:

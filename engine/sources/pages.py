@@ -3,8 +3,8 @@
 The pages of a counted style (page, offset) end with an empty one, or with a 404 after the first. A page shorter than
 the one before it ends them too when the next request brings nothing new, which is how servers behave that answer every
 number beyond the last page with the last page. A page shorter than ``size`` ends nothing: servers cap sizes; the next
-offset is counted by what came. An empty page that another one with records follows is asked for again, and if it stays
-empty, an error. The pages of the other styles end where the answer names no next one; empty ones may lie between.
+offset is counted by what came. An empty page, or a 404, that a page with records follows is asked for again, and if it
+stays so, an error. The pages of the other styles end where the answer names no next one; empty ones may lie between.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -40,12 +40,14 @@ class Page:
     Attributes:
         next: the page that follows; None: this is the last one.
         total: how many records there are, as the server says.
+        shorter: whether the page before has more records.
     """
 
     place: Place
     answer: Answer
     next: Place | None
     total: int | None
+    shorter: bool = False
 
     @property
     def rows(self) -> int:
@@ -53,27 +55,27 @@ class Page:
 
 
 class Pages:
-    """The pages from ``start`` on.
+    """The pages of a source, all or from one on.
 
     Args:
         rows: how many the pages before have.
-        total: how many there are in all, as the pages before said.
+        before: the page before; None: there is none.
     """
 
     def __init__(
-        self, spec: ApiSpec, name: str, fetcher: Fetcher, paging: Paging, rows: int = 0, total: int | None = None
+        self, spec: ApiSpec, name: str, fetcher: Fetcher, paging: Paging, rows: int = 0, before: Page | None = None
     ) -> None:
         self._spec, self._name, self._fetcher, self._paging = spec, name, fetcher, paging
         self._key = tuple(spec.data_key.split(".")) if spec.data_key else ()
-        self.rows, self.total = rows, total
+        self.rows, self.total = rows, before.total if before else None
         self._shape: Shape | None = None
         self._flight: deque[tuple[Place, Future[Read]]] = deque()
         self._ahead: Place | None = None
         self._window = 1
         self._slowed = 0
         self._first: Answer | None = None
-        self._previous: Answer | None = None
-        self._shorter = False
+        self._previous = before.answer if before else None
+        self._shorter = before.shorter if before else False
         self._seen: set[str] = set()
         self._workers = Workers()
 
@@ -140,14 +142,11 @@ class Pages:
                 break
             place, future = self._flight.popleft()
             read = future.result()
-            if read is None:
+            page = self.facts(place, read) if read else None
+            if self._spec.pagination.counted and (page is None or page.rows == 0):
+                page = self._after_empty(place)
+            if page is None:
                 break
-            page = self.facts(place, read)
-            if page.rows == 0 and self._spec.pagination.counted:
-                found = self._after_empty(place)
-                if found is None:
-                    break
-                page = found
             if page.rows == 0:
                 empty += 1
                 self._counted(page)
@@ -161,10 +160,10 @@ class Pages:
             if done:
                 self._ahead = None
                 self._flight.clear()
-                yield Page(page.place, page.answer, None, page.total)
+                yield replace(page, next=None, shorter=self._shorter)
                 break
             self._launch()
-            yield page
+            yield replace(page, shorter=self._shorter)
         if self.total is not None and self.rows != self.total:
             raise self._transient(f"the server counts {self.total} records, but {self.rows} came", "count_mismatch")
 

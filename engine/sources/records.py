@@ -147,7 +147,21 @@ def _series(name: str, values: list[Any], dtype: pl.DataType | None) -> pl.Serie
     if not dtype.is_nested():
         return pl.Series(name, values, dtype=dtype, strict=True)
     kind = pl.Series([], dtype=dtype).to_arrow(compat_level=pl.CompatLevel.oldest()).type
-    return pl.Series(name, pa.array(values, type=kind), dtype=dtype)  # twenty times as fast as from Python lists
+    try:
+        made = pa.array(values, type=kind)
+    except pa.ArrowInvalid:  # it takes no integers beyond 2^53 for floats, though `_number` has found them exact
+        made = pa.array([_floated(value, dtype) for value in values], type=kind)
+    return pl.Series(name, made, dtype=dtype)  # twenty times as fast as from Python lists
+
+
+def _floated(value: Any, dtype: Any) -> Any:
+    """A value with floats where its type has them."""
+    if isinstance(value, list):
+        return [_floated(item, dtype.inner) for item in value]
+    if isinstance(value, dict):
+        kept = {field.name: field.dtype for field in dtype.fields}
+        return {name: _floated(inner, kept[name]) for name, inner in value.items() if name in kept}
+    return float(value) if type(value) is int and dtype == pl.Float64 else value
 
 
 class _Unfit(Exception):  # noqa: N818 - never leaves this module

@@ -172,6 +172,13 @@ def test_an_empty_page_in_the_middle_is_asked_for_again(number: int, in_flight: 
     assert found == (RECORDS if number < 10 else RECORDS[:90])
 
 
+def test_a_page_in_the_middle_that_is_not_found() -> None:
+    def answer(request: Request) -> Answer:
+        return Answer("", 404) if request.params["page"] == "5" else by_page(request)
+
+    fails(answer, "source.empty_page", "page 5 is empty", pagination={"style": "page", "size": 10})
+
+
 @pytest.mark.parametrize("in_flight", [1, 8])
 def test_a_page_in_the_middle_that_stays_empty(in_flight: int) -> None:
     keys = {"style": "page", "size": 10, "in_flight": in_flight}

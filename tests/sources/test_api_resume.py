@@ -76,6 +76,19 @@ def test_records_that_moved_are_read_anew() -> None:
     assert read_twice(by_page, appended) == (2, [*RECORDS, {"id": 95, "name": "n95"}])
 
 
+def test_a_server_that_stays_at_its_last_page() -> None:
+    """That page has landed, and nothing said yet that it was the last one."""
+
+    def answer(request: Request) -> Answer:
+        return Answer({"data": page(min(int(request.params["page"]), 10) - 1)})
+
+    with rest.running(answer) as server:
+        asked = broken_off(source(server.url, batch_size=5), 10)
+        assert asked.landed[-1].mark["next"] == {"number": 11, "at": 11}
+        kept, frame = continued(source(server.url, batch_size=5), asked)
+    assert (len(kept), frame.height) == (10, 0)
+
+
 def test_another_count_is_read_anew() -> None:
     keys = {"pagination": PAGED | {"total_key": "total"}}
     assert read_twice(by_page, appended, **keys) == (0, [*RECORDS, {"id": 95, "name": "n95"}])
