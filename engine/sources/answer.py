@@ -240,14 +240,17 @@ def _bound(body: bytes, key: tuple[str, ...], shape: Shape) -> tuple[pa.Table, p
     """What Arrow reads, if it is certain that this is what is there."""
     plain = body.removeprefix(codecs.BOM_UTF8)
     try:
-        plain.decode()
+        if not plain.isascii():
+            plain.decode()
         if key == (_BODY,):
             plain = b'{"%s":%s}' % (_BODY.encode(), plain)
         table = pj.read_json(
             pa.BufferReader(plain),
             read_options=pj.ReadOptions(use_threads=False, block_size=len(plain) + 1),
             parse_options=pj.ParseOptions(
-                explicit_schema=shape.schema(key), newlines_in_values=True, unexpected_field_behavior="error"
+                explicit_schema=shape.schema(key),
+                newlines_in_values=b"\n" in plain or b"\r" in plain,
+                unexpected_field_behavior="error",
             ),
         )
     except (pa.ArrowException, UnicodeDecodeError, KeyError, OverflowError):
