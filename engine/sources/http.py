@@ -180,8 +180,15 @@ class Fetcher:
         Raises:
             SourceError: it is none, or of another origin.
         """
-        with self._sendable():
+        try:
             target = self._url.join(url)
+        except UNSENDABLE:
+            raise self.error(
+                "what the server names as the next page is no URL",
+                code="source.next_page",
+                allowed="a URL of the same origin, whole or relative",
+                fix="look at the server; is pagination.next_key where it says what comes next?",
+            ) from None
         self._at_home(target, "names as the next page one of")
         return str(target)
 

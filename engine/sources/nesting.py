@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import polars as pl
@@ -51,8 +52,8 @@ def flat(frame: pl.DataFrame) -> pl.DataFrame:
     """
     parts = [part for name, dtype in frame.schema.items() for part in _parts(exactly(name), name, dtype)]
     names = [name for name, _ in parts]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise Clash(name)
     return frame.select(part.alias(name) for name, part in parts) if parts else frame
 

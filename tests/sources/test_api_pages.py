@@ -281,6 +281,13 @@ def test_a_next_page_of_another_origin(style: str) -> None:
     assert other.url in error.message
 
 
+@pytest.mark.parametrize("following", ["http://[::1", "http://h:port/", "x" * 70_000])
+def test_a_next_page_that_is_no_url(following: str) -> None:
+    answer = Answer({"data": page(0), "next": following})
+    keys = {"style": "next_url", "next_key": "next"}
+    fails(lambda _: answer, "source.next_page", "next page is no URL", pagination=keys)
+
+
 def test_the_first_page_may_redirect_and_the_others_stay() -> None:
     def answer(request: Request) -> Answer:
         if request.path == "/old":
