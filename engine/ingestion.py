@@ -18,7 +18,7 @@ from engine.errors import ConfigError, SourceError, UsageError
 from engine.landing import LandedTable, Metrics, land
 from engine.sinks.parquet import sync, unwritable
 from engine.sources import open_source
-from engine.spec import ApiSpec, DatabaseSpec, Pipeline, S3Spec, SourceSpec
+from engine.spec import ApiSpec, IncrementalSpec, Pipeline, S3Spec, SourceSpec
 from engine.types import DEFAULT_MEMORY_LIMIT
 
 __all__ = [
@@ -179,7 +179,7 @@ class _Ingestion:
             spec = Pipeline(name="ingestion", sources={"source": keys}).sources["source"]
         except ConfigError as error:
             raise ConfigError([replace(p, path=self._place(p.path[2:])) for p in error.problems]) from None
-        if isinstance(spec, DatabaseSpec) and spec.effective_mode != "full":
+        if isinstance(spec, IncrementalSpec) and spec.effective_mode != "full":
             raise UsageError(
                 f"mode {spec.effective_mode} needs the ledger of a pipeline; this call reads everything, each time",
                 code="ingestion.mode",

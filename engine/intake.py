@@ -183,7 +183,7 @@ class Intake:
         if last.fingerprint == source.fingerprint and last.files and not harmed:
             return last
         why = f"{harmed[0]} is gone or damaged" if harmed else "its declaration has changed"
-        if last.mode == "append" or (last.mode == "merge" and getattr(source.spec, "deletes", None) == "ignore"):
+        if last.mode == "append" or (last.mode == "merge" and getattr(source.spec, "deletes", "ignore") == "ignore"):
             raise SourceError(
                 f"the landed table cannot be added to: {why}; it may hold rows that the source no longer has",
                 code="source.table_changed",

@@ -19,13 +19,14 @@ from engine.errors import ConfigError, Problem, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
 from engine.sinks.paths import part_path
-from engine.spec import SETS, AnySource, DatabaseSpec, FeastSpec, Pipeline, SecretStr, ViewSpec, location_of
+from engine.spec import SETS, AnySource, FeastSpec, IncrementalSpec, Pipeline, SecretStr, ViewSpec, location_of
 from engine.spec.plugins import BUILT_IN
 from engine.types import Duration, iso, parse_moment
 
 # Keys that say how a source is reached, not what is read.
 _NOT_OF_THE_TABLE = {
     *("connection_string", "headers", "params", "access_key", "secret_key", "endpoint_url", "url"),
+    *("auth", "budget", "max_body", "since_param"),
     *("batch_size", "max_retries", "timeout_seconds", "lateness", "deletes", "consistent", "required_columns"),
 }
 
@@ -41,7 +42,7 @@ class SourcePlan:
     @property
     def mode(self) -> str:
         """``full``, ``append`` or ``merge``."""
-        return self.spec.effective_mode if isinstance(self.spec, DatabaseSpec) else "full"
+        return self.spec.effective_mode if isinstance(self.spec, IncrementalSpec) else "full"
 
     @property
     def fingerprint(self) -> str:
@@ -58,7 +59,7 @@ class SourcePlan:
             "type": spec.type,
             "location": self.location,
             "mode": self.mode,
-            "cursor": spec.cursor if isinstance(spec, DatabaseSpec) else None,
+            "cursor": spec.cursor if isinstance(spec, IncrementalSpec) else None,
             "column_mapping": dict(spec.column_mapping),
             "required_columns": list(spec.required_columns),
             "critical_columns": list(spec.critical_columns),

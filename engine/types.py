@@ -125,3 +125,9 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def size_of(text: str) -> int:
+    """The bytes of a size such as ``64MiB``; units MB, GB, MiB, GiB."""
+    number, unit = re.findall(r"^([0-9]+)(MB|GB|MiB|GiB)$", text)[0]
+    return int(number) * {"MB": 10**6, "GB": 10**9, "MiB": 2**20, "GiB": 2**30}[unit]

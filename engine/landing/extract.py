@@ -25,7 +25,7 @@ from engine.landing.quarantine import Aside
 from engine.ledger import File, Piece, make_folder
 from engine.sources import Chunk, CursorValue, Promise, Reading, Request, Source, reading
 from engine.sources import Landed as LandedPiece
-from engine.spec import DatabaseSpec, SourceSpec, secrets_of
+from engine.spec import IncrementalSpec, SourceSpec, secrets_of
 from engine.steps import reached
 
 log = logging.getLogger(__name__)
@@ -395,7 +395,7 @@ def needed(spec: SourceSpec) -> list[tuple[str, str]]:
     if spec.deduplicate:
         found += [("deduplicate", c) for c in spec.deduplicate.keys]
         found += [("deduplicate", c) for c in [spec.deduplicate.order_by] if c]
-    if isinstance(spec, DatabaseSpec):
+    if isinstance(spec, IncrementalSpec):
         found += [(key, c) for key in ("cursor", "tombstone") if (c := getattr(spec, key)) is not None]
     return found
 

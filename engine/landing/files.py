@@ -16,6 +16,7 @@ from engine.frames import column as exactly
 from engine.landing import origin
 from engine.landing.origin import Segment
 from engine.ledger import File
+from engine.widening import widened
 
 # Of a table that grows run by run: smaller files are put together, up to so many rows, once there are so many of them.
 SMALL_ROWS = 25_000
@@ -106,8 +107,11 @@ def compact(paths: Sequence[Path], folder: Path) -> list[Path]:
 
 def cast(path: Path, target: dict[str, pl.DataType], folder: Path, blank: Container[str] = ()) -> Path:
     """A copy of a landed file with the columns and types of ``target``; those it lacks or are ``blank`` are null."""
-    have = [column for column in schema(path) if column not in blank]
-    columns = {c: exactly(c).cast(t) if c in have else pl.lit(None, t) for c, t in target.items()}
+    have = {column: dtype for column, dtype in schema(path).items() if column not in blank}
+    columns = {
+        c: (widened(exactly(c), have[c], t) if t.is_nested() else exactly(c).cast(t)) if c in have else pl.lit(None, t)
+        for c, t in target.items()
+    }
     copy = new_path(folder, "cast")
     # with_columns keeps the rows of a file that has none of these columns; select alone would make them one
     write(scan(path).with_columns(**columns).select(map(exactly, target)), copy, origin.of(path))

@@ -24,7 +24,7 @@ from engine.landing.schema import unify
 from engine.landing.table import LandedTable
 from engine.ledger import File, Read
 from engine.sources import CursorValue, Source, reading
-from engine.spec import DatabaseSpec, SourceSpec, secrets_of
+from engine.spec import DatabaseSpec, IncrementalSpec, SourceSpec, secrets_of
 from engine.steps import reached
 
 
@@ -88,7 +88,7 @@ def land(
 
 def _since(spec: SourceSpec, base: Read | None, name: str) -> CursorValue | None:
     position = decode(base.position) if base else None
-    if position is None or not isinstance(spec, DatabaseSpec):
+    if position is None or not isinstance(spec, IncrementalSpec):
         return None
     return earlier(position, spec.lateness, name)
 
@@ -194,7 +194,7 @@ class _Landing:
         return max(before, position)
 
     def _largest(self, new: list[Path]) -> CursorValue | None:
-        cursor = self.spec.cursor if isinstance(self.spec, DatabaseSpec) else None
+        cursor = self.spec.cursor if isinstance(self.spec, IncrementalSpec) else None
         if cursor is None or self.earlier:
             return None
         column = exactly(cursor)
@@ -213,8 +213,8 @@ class _Landing:
         given = iter(parts)
         old, new, held, ended, aside = (list(islice(given, count)) for count in counts)
         spec = self.spec
-        database = spec if isinstance(spec, DatabaseSpec) else None
-        merges = database is not None and database.effective_mode == "merge"
+        asked = spec if isinstance(spec, IncrementalSpec) else None
+        merges = asked is not None and asked.effective_mode == "merge"
         return Merge(
             old,
             new,
@@ -222,10 +222,10 @@ class _Landing:
             self.extraction.name,
             self.memory_limit,
             rule=spec.deduplicate,
-            order_by=database.cursor if database else None,
-            cursor=database.cursor if database else None,
+            order_by=asked.cursor if asked else None,
+            cursor=asked.cursor if asked else None,
             keys=found.keys,
-            tombstone=database.tombstone if database and merges else None,
+            tombstone=asked.tombstone if asked and merges else None,
             held=held,
             ended=ended,
             aside=aside,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ import polars as pl
 from engine.errors import SourceError
 from engine.frames import column as exactly
 from engine.landing import files
+from engine.widening import Unfit, exact, wider
 
 _EXACT_IN_FLOAT64 = 2**53
 
@@ -42,6 +44,8 @@ def unify(paths: Sequence[Path], folder: Path, *, name: str, open_schema: bool) 
             other = [c for c, t in target.items() if c in schema and schema[c] != t]
             for column in (c for c in other if schema[c].is_integer() and target[c].is_float()):
                 _check_exact(path, column, name)
+            for column in (c for c in other if open_schema and (schema[c].is_nested() or target[c] == pl.UInt64)):
+                _check_widened(path, column, target[column], name)
             unified.append(files.cast(path, target, folder, blank={c for c in other if not _has_value(path, c)}))
     return unified
 
@@ -63,6 +67,11 @@ def _common(column: str, dtypes: Sequence[pl.DataType], name: str, open_schema: 
         # What does not fit into so many digits is found when it is cast.
         return pl.Decimal(38, max(d.scale for d in known if isinstance(d, pl.Decimal))) if len(known) > 1 else known[0]
     mixed = open_schema and len({_kind(d) for d in known}) > 1
+    if open_schema and not mixed and (any(d.is_nested() for d in known) or set(known) == {pl.Int64, pl.UInt64}):
+        try:
+            return reduce(lambda one, other: wider(column, one, other), known)
+        except Unfit:
+            mixed = True
     try:
         parts = [pl.DataFrame(schema={column: d}) for d in dtypes]
         common = pl.concat(parts, how="vertical_relaxed").schema[column]
@@ -85,6 +94,17 @@ def _check_exact(path: Path, column: str, name: str) -> None:
         raise SourceError(
             f"column {column!r} holds whole numbers beyond 2^53 in one part and fractions in another; "
             "no number type holds both exactly",
+            code="source.inexact",
+            where=f"sources.{name}",
+            fix=f"give {column!r} one type in the source, for example text",
+        )
+
+
+def _check_widened(path: Path, column: str, dtype: pl.DataType, name: str) -> None:
+    if not exact(files.scan(path).select(exactly(column)).collect().to_series(), dtype):
+        raise SourceError(
+            f"column {column!r} holds whole numbers in one part that are another number as {dtype}, which it is in "
+            "another part",
             code="source.inexact",
             where=f"sources.{name}",
             fix=f"give {column!r} one type in the source, for example text",

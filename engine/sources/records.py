@@ -6,11 +6,13 @@ Within one frame a column, a field of an object, or the items of a list have one
 |--------------------------------------|----------------------------------------------------------------------------|
 | true, false                          | Boolean                                                                    |
 | integers                             | Int64, or UInt64 when one needs it; beyond that an error                   |
-| numbers with a fraction or exponent  | Float64, also when mixed with integers; an error for those beyond ±2^53    |
+| numbers with a fraction or exponent  | Float64, also when mixed with integers, if those are exact then             |
 | texts                                | String; dates and times stay text                                          |
 | lists                                | List of what the items are                                                 |
 | objects                              | Struct with the fields of all of them, null where one lacks a field        |
 | none                                 | Null                                                                       |
+
+Where nested values are to be JSON text (`texts`), a column of lists or objects is String, with what the server sent.
 
 Objects that never have a field cannot be stored: a column of them is null, a field of them is left out. Records that
 have no field at all give a frame of their number without columns.
@@ -21,8 +23,11 @@ Kinds do not mix: a column with texts and numbers, or with lists and comma-separ
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
 from itertools import chain
+from json.decoder import scanstring  # type: ignore[attr-defined]  # documented only by use
 from typing import Any
 
 import polars as pl
@@ -30,8 +35,25 @@ import pyarrow as pa
 
 from engine.errors import SourceError
 
-EXACT = 2**53
-NAMES = {bool: "true/false", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+_SPACE = re.compile(r"[ \t\n\r]*")
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+
+class JsonText(str):
+    """A list or an object, as it was sent."""
+
+    __slots__ = ()
+
+
+NAMES = {
+    bool: "true/false",
+    int: "numbers",
+    float: "numbers",
+    str: "texts",
+    list: "lists",
+    dict: "objects",
+    JsonText: "lists or objects",
+}
 
 
 def parse(body: bytes) -> Any:
@@ -43,6 +65,52 @@ def parse(body: bytes) -> Any:
     from pydantic_core import from_json
 
     return from_json(body.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False, cache_strings="keys")
+
+
+def texts(body: bytes, key: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of a JSON text that `parse` takes, their lists and objects as they were sent.
+
+    Args:
+        key: the names that lead to the list of records.
+    """
+    text = body.removeprefix(codecs.BOM_UTF8).decode()
+    at = _skipped(text, 0)
+    for step in key:
+        at = {name: start for name, start, _ in _members(text, at)}[step]  # of equal names the last one counts
+    found = []
+    for start in _items(text, at):
+        record = {}
+        for name, first, end in _members(text, start):
+            record[name] = JsonText(text[first:end]) if text[first] in "[{" else _scan(text, first)[0]
+        found.append(record)
+    return found
+
+
+def _items(text: str, at: int) -> Iterator[int]:
+    """Where the items of a list begin."""
+    at = _skipped(text, at + 1)
+    while text[at] != "]":
+        yield at
+        at = _skipped(text, _scan(text, at)[1])
+        if text[at] == ",":
+            at = _skipped(text, at + 1)
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
+    """Name, beginning and end of each member of an object."""
+    at = _skipped(text, at + 1)
+    while text[at] == '"':
+        name, at = scanstring(text, at + 1)
+        start = _skipped(text, _skipped(text, at) + 1)
+        _, end = _scan(text, start)
+        yield name, start, end
+        at = _skipped(text, end)
+        if text[at] == ",":
+            at = _skipped(text, at + 1)
+
+
+def _skipped(text: str, at: int) -> int:
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
 
 
 def frame(records: Sequence[dict[str, Any]], *, where: str, origin: str) -> pl.DataFrame:
@@ -79,7 +147,21 @@ def _series(name: str, values: list[Any], dtype: pl.DataType | None) -> pl.Serie
     if not dtype.is_nested():
         return pl.Series(name, values, dtype=dtype, strict=True)
     kind = pl.Series([], dtype=dtype).to_arrow(compat_level=pl.CompatLevel.oldest()).type
-    return pl.Series(name, pa.array(values, type=kind), dtype=dtype)  # twenty times as fast as from Python lists
+    try:
+        made = pa.array(values, type=kind)
+    except pa.ArrowInvalid:  # it takes no integers beyond 2^53 for floats, though `_number` has found them exact
+        made = pa.array([_floated(value, dtype) for value in values], type=kind)
+    return pl.Series(name, made, dtype=dtype)  # twenty times as fast as from Python lists
+
+
+def _floated(value: Any, dtype: Any) -> Any:
+    """A value with floats where its type has them."""
+    if isinstance(value, list):
+        return [_floated(item, dtype.inner) for item in value]
+    if isinstance(value, dict):
+        kept = {field.name: field.dtype for field in dtype.fields}
+        return {name: _floated(inner, kept[name]) for name, inner in value.items() if name in kept}
+    return float(value) if type(value) is int and dtype == pl.Float64 else value
 
 
 class _Unfit(Exception):  # noqa: N818 - never leaves this module
@@ -118,11 +200,26 @@ def _dtype(path: str, values: list[Any]) -> pl.DataType | None:
     return pl.Boolean() if kind is bool else pl.String()
 
 
+def dtype(path: str, values: list[Any]) -> pl.DataType | None:
+    """The type that holds ``values``; None for nothing but objects without fields, and where there is none."""
+    try:
+        return _dtype(path, values)
+    except _Unfit:
+        return None
+
+
+def _is_float(number: int) -> bool:
+    try:
+        return int(float(number)) == number
+    except OverflowError:
+        return False
+
+
 def _number(path: str, values: list[Any], kinds: set[type]) -> pl.DataType:
     numbers = [v for v in values if type(v) is int]
     low, high = min(numbers, default=0), max(numbers, default=0)
     if float in kinds:
-        if low < -EXACT or high > EXACT:
+        if not all(map(_is_float, numbers)):
             raise _Unfit(
                 f"column {path!r} mixes fractions with integers beyond 2^53, which no float holds exactly",
                 "source.inexact_number",

@@ -54,6 +54,42 @@ def begin(function: Callable[[], T]) -> Future[T]:
     return future
 
 
+class Workers:
+    """Threads that run one function after the other; nothing waits for them when they are left."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._count = 0
+        self._idle = threading.Semaphore(0)
+
+    def begin(self, function: Callable[[], T]) -> Future[T]:
+        """What ``function`` will give; a thread more is started where none is free."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 - as in `begin`
+                future.set_exception(error)
+
+        if not self._idle.acquire(blocking=False):
+            self._count += 1
+            threading.Thread(target=self._work, name=f"page-{self._count}", daemon=True).start()
+        self._tasks.put(run)
+        return future
+
+    def leave(self) -> None:
+        """Lets the threads end, each after what it is doing."""
+        for _ in range(self._count):
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            task()
+            del task  # what it gave, while the next one is waited for
+            self._idle.release()
+
+
 def result(future: Future[T], deadline: float) -> T:
     """What a begun function gives, or the error it ended by.
 

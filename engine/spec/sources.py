@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from engine.errors import Problem, nearest
 from engine.spec.plugins import Kinds
+from engine.spec.rest import AnyAuth, Budget, Dotted, HttpUrl, OAuth2Auth, Pagination
 from engine.spec.rules import Place, renamed
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Spec, Text
 
@@ -81,7 +82,66 @@ class SourceSpec(Spec):
         yield from renamed(path, self.column_mapping, used)
 
 
-class DatabaseSpec(SourceSpec):
+class IncrementalSpec(SourceSpec):
+    """What sources understand that can be asked for new rows only."""
+
+    mode: Annotated[
+        Literal["full", "append", "merge"] | None,
+        Field(
+            description="full: each run reads everything; append: new rows are added; merge: new and changed rows "
+            "replace those of the same key. Default: full; with cursor: append, or merge where deduplicate is declared"
+        ),
+    ] = None
+    cursor: Annotated[
+        Column | None,
+        Field(description="a column that grows with each new or changed row; a run reads on from where it has got"),
+    ] = None
+    lateness: Annotated[
+        DurationText | Annotated[int, Field(ge=0)] | None,
+        Field(
+            description="read again so much before the cursor's last value: a whole number and s, m, h, d or w for "
+            "moments, a whole number for numbers"
+        ),
+    ] = None
+    tombstone: Annotated[
+        Column | None,
+        Field(description="merge: a column that marks a row as deleted, by anything but null, false or 0"),
+    ] = None
+
+    @property
+    def effective_mode(self) -> Literal["full", "append", "merge"]:
+        """``mode``, or its default."""
+        if self.mode is not None:
+            return self.mode
+        if self.cursor is None:
+            return "full"
+        return "merge" if self.deduplicate else "append"
+
+    def named(self) -> list[tuple[Place, str]]:
+        """The columns that only such sources name, each with its key."""
+        return [((key,), c) for key in ("cursor", "tombstone") if (c := getattr(self, key)) is not None]
+
+    def _mode_problems(self, path: Place) -> Iterator[Problem]:
+        mode = self.effective_mode
+        if mode == "append" and self.cursor is None:
+            message = "mode append needs a cursor: the column that tells which rows are new"
+            yield Problem("config.mode", message, (*path, "mode"), fix="add cursor: COLUMN, or use mode: full")
+        if mode == "merge" and self.deduplicate is None:
+            message = "mode merge needs to know the key of a row"
+            yield Problem("config.mode", message, (*path, "mode"), fix="add deduplicate: {keys: [COLUMN]}")
+        if mode == "full" and self.cursor is not None:
+            message = "a cursor has no use where each run reads everything"
+            yield Problem("config.mode", message, (*path, "cursor"), fix="use mode: append or merge, or remove cursor")
+        if self.lateness is not None and self.cursor is None:
+            message = "lateness has no use without a cursor"
+            yield Problem("config.mode", message, (*path, "lateness"), fix="add cursor: COLUMN, or remove lateness")
+        for key in ("tombstone", "deletes") if hasattr(self, "deletes") else ("tombstone",):
+            if key in self.model_fields_set and getattr(self, key) is not None and mode != "merge":
+                message = f"{key} has no use in mode {mode}"
+                yield Problem("config.mode", message, (*path, key), fix=f"use mode: merge, or remove {key}")
+
+
+class DatabaseSpec(IncrementalSpec):
     """A table or query of PostgreSQL, MySQL, SQLite or DuckDB."""
 
     model_config = ConfigDict(
@@ -102,45 +162,14 @@ class DatabaseSpec(SourceSpec):
         Text | None,
         Field(description="an SQL condition, in the database's dialect and names; only rows that meet it are read"),
     ] = None
-    mode: Annotated[
-        Literal["full", "append", "merge"] | None,
-        Field(
-            description="full: each run reads everything; append: new rows are added; merge: new and changed rows "
-            "replace those of the same key. Default: full; with cursor: append, or merge where deduplicate is declared"
-        ),
-    ] = None
-    cursor: Annotated[
-        Column | None,
-        Field(description="a column that grows with each new or changed row; a run reads on from where it has got"),
-    ] = None
-    lateness: Annotated[
-        DurationText | Annotated[int, Field(ge=0)] | None,
-        Field(
-            description="read again so much before the cursor's last value: a whole number and s, m, h, d or w for "
-            "moments, a whole number for numbers"
-        ),
-    ] = None
     deletes: Annotated[
         Literal["find", "ignore"],
         Field(description="merge: whether rows whose key the source no longer has are removed"),
     ] = "find"
-    tombstone: Annotated[
-        Column | None,
-        Field(description="merge: a column that marks a row as deleted, by anything but null, false or 0"),
-    ] = None
     consistent: Annotated[
         bool,
         Field(description="MySQL: read in one query, hence of one moment; refused for tables too large for that"),
     ] = False
-
-    @property
-    def effective_mode(self) -> Literal["full", "append", "merge"]:
-        """``mode``, or its default."""
-        if self.mode is not None:
-            return self.mode
-        if self.cursor is None:
-            return "full"
-        return "merge" if self.deduplicate else "append"
 
     def in_source(self, column: str) -> str:
         """What the source calls a column that is named as it is after ``column_mapping``."""
@@ -184,28 +213,9 @@ class DatabaseSpec(SourceSpec):
             fix = f"write {scheme}://user:password@host:port/database; percent-encode special characters"
             yield Problem("config.connection_string", wrong, where, fix=fix)
 
-    def _mode_problems(self, path: Place) -> Iterator[Problem]:
-        mode = self.effective_mode
-        if mode == "append" and self.cursor is None:
-            message = "mode append needs a cursor: the column that tells which rows are new"
-            yield Problem("config.mode", message, (*path, "mode"), fix="add cursor: COLUMN, or use mode: full")
-        if mode == "merge" and self.deduplicate is None:
-            message = "mode merge needs to know the key of a row"
-            yield Problem("config.mode", message, (*path, "mode"), fix="add deduplicate: {keys: [COLUMN]}")
-        if mode == "full" and self.cursor is not None:
-            message = "a cursor has no use where each run reads everything"
-            yield Problem("config.mode", message, (*path, "cursor"), fix="use mode: append or merge, or remove cursor")
-        if self.lateness is not None and self.cursor is None:
-            message = "lateness has no use without a cursor"
-            yield Problem("config.mode", message, (*path, "lateness"), fix="add cursor: COLUMN, or remove lateness")
-        for key in ("tombstone", "deletes"):
-            if key in self.model_fields_set and getattr(self, key) is not None and mode != "merge":
-                message = f"{key} has no use in mode {mode}"
-                yield Problem("config.mode", message, (*path, key), fix=f"use mode: merge, or remove {key}")
-
     def _column_problems(self, path: Place) -> Iterator[Problem]:
         used: list[tuple[Place, str]] = [(("columns", i), c) for i, c in enumerate(self.columns)]
-        used += [((key,), c) for key in ("cursor", "tombstone") if (c := getattr(self, key)) is not None]
+        used += self.named()
         yield from renamed(path, self.column_mapping, used)
         if not self.columns:
             return
@@ -290,49 +300,54 @@ class S3Spec(SourceSpec):
             yield Problem("config.missing_key", message, path, fix=f"add {missing}")
 
 
-class Pagination(Spec):
-    """How a REST source is cut into pages."""
-
-    style: Annotated[Literal["page", "none"], Field(description="page: by page number; none: one request")] = "page"
-    param: Annotated[Text, Field(description="query parameter with the page number")] = "page"
-    size_param: Annotated[Text | None, Field(description="query parameter with the page size; null: none")] = "per_page"
-    size: Annotated[int, Field(ge=1, le=1_000_000, description="records asked for per page")] = 100
-    start: Annotated[int, Field(ge=0, le=1, description="number of the first page")] = 1
-
-
-class ApiSpec(SourceSpec):
+class ApiSpec(IncrementalSpec):
     """A REST resource that answers with JSON."""
 
     type: Literal["api"]
     url: Annotated[
-        str,
-        Field(
-            pattern=r"^https?://[^\s/?#@]+([/?][^\s#]*)?$",
-            repr=False,  # its query may hold a token
-            json_schema_extra={"writeOnly": True},
-            description="begins with http:// or https://; credentials belong in headers, and # is not used",
-        ),
+        HttpUrl,
+        Field(description="begins with http:// or https://; credentials belong in auth or headers, and # is not used"),
     ]
     headers: Annotated[dict[Text, SecretStr], Field(description="sent with every request; never printed")] = {}
     params: Annotated[
         dict[Text, SecretStr | int | Finite | bool],
         Field(description="query parameters; texts are never printed"),
     ] = {}
+    auth: Annotated[AnyAuth | None, Field(description="credentials, sent to the url's own origin only")] = None
     data_key: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[^.]+(\.[^.]+)*$",
-            description="where the records are, dotted for nested; null: the body itself",
-        ),
+        Dotted | None, Field(description="where the records are, dotted for nested; null: the body itself")
     ] = "data"
     pagination: Annotated[Pagination, Field(description="default: one request")] = Pagination(style="none")
+    since_param: Annotated[
+        Text | None,
+        Field(description="query parameter that asks for records whose cursor is at least this; not sent at first"),
+    ] = None
+    nested: Annotated[
+        Literal["struct", "json", "flatten"],
+        Field(
+            description="objects and lists become, struct: nested columns; json: JSON text, as it was sent; flatten: "
+            "one column per field of an object, named a__b, lists staying lists"
+        ),
+    ] = "struct"
+    max_body: Annotated[
+        str,
+        Field(
+            pattern=r"^[1-9][0-9]{0,6}(MB|GB|MiB|GiB)$",
+            description="the largest answer that is taken, unpacked; a whole number and MB, GB, MiB or GiB",
+        ),
+    ] = "64MiB"
+    budget: Budget = Budget()
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
+        yield from self._mode_problems(path)
+        yield from renamed(path, self.column_mapping, self.named())
+        yield from self._since_problems(path)
+        fix = "write it as https://host/path or https://host:port/path"
         if wrong := _wrong_host(self.url):
-            yield Problem(
-                "config.url", wrong, (*path, "url"), fix="write it as https://host/path or https://host:port/path"
-            )
+            yield Problem("config.url", wrong, (*path, "url"), fix=fix)
+        if isinstance(self.auth, OAuth2Auth) and (wrong := _wrong_host(self.auth.token_url)):
+            yield Problem("config.url", wrong, (*path, "auth", "token_url"), fix=fix)
         for name, value in self.headers.items():
             if not _HEADER_NAME.fullmatch(name):
                 message = f"{name!r} is no name of a header"
@@ -343,18 +358,25 @@ class ApiSpec(SourceSpec):
                 yield Problem(
                     "config.header", message, (*path, "headers", name), fix="encode it, or remove that character"
                 )
-        paging = self.pagination
-        if paging.style == "page":
-            for field in ("param", "size_param"):
-                if getattr(paging, field) in self.params:
-                    message = f"the query parameter {getattr(paging, field)!r} is set here and by pagination.{field}"
-                    where = (*path, "params", getattr(paging, field))
-                    yield Problem("config.paging", message, where, fix="remove it from params")
-            if paging.param == paging.size_param:
-                message = f"param and size_param are both {paging.param!r}"
-                yield Problem(
-                    "config.paging", message, (*path, "pagination", "size_param"), fix="name them as the API does"
-                )
+        if self.auth and any(name.lower() == "authorization" for name in self.headers):
+            message = "credentials are given twice: by auth and by the header Authorization"
+            yield Problem("config.auth", message, (*path, "auth"), fix="remove one of them")
+        yield from self.pagination.problems(path, self.params)
+
+    def _since_problems(self, path: Place) -> Iterator[Problem]:
+        if self.cursor is not None and self.since_param is None:
+            message = "a cursor needs since_param: the query parameter that asks for newer records"
+            yield Problem("config.mode", message, (*path, "cursor"), fix="add since_param, or remove cursor")
+        if self.since_param is None:
+            return
+        if self.cursor is None:
+            message = "since_param has no use without a cursor: the column whose largest value it is given"
+            yield Problem(
+                "config.mode", message, (*path, "since_param"), fix="add cursor: COLUMN, or remove since_param"
+            )
+        if self.since_param in self.params:
+            message = f"the query parameter {self.since_param!r} is set here and by since_param"
+            yield Problem("config.paging", message, (*path, "params", self.since_param), fix="remove it from params")
 
 
 _BuiltIn = Annotated[DatabaseSpec | FileSpec | ApiSpec | S3Spec, Field(discriminator="type")]
@@ -444,6 +466,9 @@ def secrets_of(spec: BaseModel) -> frozenset[str]:
 def _secret_strings(value: Any) -> Iterator[str]:
     if isinstance(value, SecretStr):
         yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secret_strings(getattr(value, name))
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _secret_strings(item)

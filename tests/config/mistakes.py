@@ -33,7 +33,7 @@ MISTAKES = [
     ("data/activities/*.parquet", "data/activities/*.parqet", 18, "config.unknown_format", ["parquet, csv, ndjson, json"]),
     ("data/activities/*.parquet", "s3://lake/x.parquet", 18, "config.not_local", ["type: s3"]),
     ("https://tracker", "ftp://tracker", 21, "config.value", ["http://"]),
-    ("https://tracker", "https://me:s3cret@tracker", 21, "config.value", ["credentials belong in headers"]),
+    ("https://tracker", "https://me:s3cret@tracker", 21, "config.value", ["credentials belong in auth or headers"]),
     ("style: page,", "style: pages,", 25, "config.value", ["did you mean 'page'?"]),
     ("size_param: per_page, size: 1000", "page_size: 1000", 25, "config.unknown_key", ["unknown key 'page_size'", "size"]),
     ("bucket: lake", "bucket: s3://lake", 27, "config.value", ["without s3://"]),

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import pytest
@@ -18,7 +19,9 @@ from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
 from engine.plan import compile_plan
 from engine.spec import FAMILIES, SETS, ValidationSpec
+from engine.spec.rest import Pagination
 from tests.run.world import ACTIVITIES
+from tests.servers import rest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,6 +77,40 @@ def test_the_database_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pyt
     assert (second.rows_replaced, second.rows_deleted, second.rows) == (1, 1, 1)
 
 
+def test_the_rest_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (text,) = [block for block in blocks("yaml") if "type: api" in block]
+    made = [
+        {"id": i, "updated_at": f"2025-10-0{1 + i // 50}T00:00:{i % 50:02}Z", "author": {"name": "a"}}
+        for i in range(120)
+    ]
+
+    def answer(request: rest.Request) -> rest.Answer:
+        since, page = request.params.get("updated_since", ""), int(request.params["page"])
+        found = [record for record in made if record["updated_at"] >= since]
+        return rest.Answer({"result": {"items": found[page * 50 - 50 : page * 50], "total": len(found)}})
+
+    with rest.running(answer) as server:
+        monkeypatch.setenv("TRACKER_URL", f"{server.url}/issues")
+        monkeypatch.setenv("TRACKER_TOKEN", "token-0123456789")
+        path = tmp_path / "pipeline.yaml"
+        path.write_text(f"version: 1\nname: tracker\n{text}")
+        assert run_pipeline(load_pipeline(path)).sources[0].metrics.rows == 120
+        made += [{"id": 7, "updated_at": "2025-10-04T00:00:00Z", "author": {"name": "b"}}]
+        source = run_pipeline(load_pipeline(path)).sources[0]
+        assert (source.metrics.rows_replaced, source.metrics.rows, source.promise.counted) == (1, 120, True)
+        asked = server.requests[-1]
+    assert asked.params["updated_since"] == "2025-10-02T23:50:19Z"
+    assert (asked.headers["Authorization"], asked.params["state"]) == ("Bearer token-0123456789", "all")
+
+
+def test_the_styles_of_pages_are_all_there_are() -> None:
+    section = README.partition("## REST APIs\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|.*?\|(.*)\|$", section, re.MULTILINE)
+    assert [style for style, _ in rows] == list(get_args(Pagination.model_fields["style"].annotation))
+    for _, keys in rows:
+        assert set(re.findall(r"`(\w+)`", keys)) <= set(Pagination.model_fields)
+
+
 def test_the_checks_are_all_there_are() -> None:
     rows = re.findall(r"^\| (\w+) \| `(\w+): .* \| (ERROR|WARNING) \|$", README, re.MULTILINE)
     assert sorted(name for name, _, _ in rows) == sorted(FAMILIES)
@@ -84,7 +121,9 @@ def test_the_checks_are_all_there_are() -> None:
 
 def test_the_checks_example_runs_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
-    path.write_text(f"version: 1\nname: shop\n{blocks('yaml')[2]}")
+    path.write_text(
+        f"version: 1\nname: shop\n{next(b for b in blocks('yaml') if 'validation:' in b and 'patterns' in b)}"
+    )
     suite = compile_plan(load_pipeline(path)).suites["orders"]
     orders = pl.DataFrame(
         {
@@ -125,7 +164,7 @@ def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (3, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (4, 3)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ LAYERS = (
     ("outcome",),
     ("landing", "plan", "plugin", "upkeep"),
     ("sources", "checks", "features", "sinks", "ledger"),
-    ("config", "frames", "moments", "starter"),
+    ("config", "frames", "moments", "starter", "widening"),
     ("spec", "document", "duck"),
     ("problems", "types"),
     ("errors", "steps"),

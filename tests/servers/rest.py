@@ -19,15 +19,17 @@ class Request:
     path: str
     params: dict[str, str]
     headers: dict[str, str]
+    form: dict[str, str] = field(default_factory=dict)  # of a POST
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server says: ``body`` as JSON, bytes as they are."""
+    """What the server says: ``body`` as JSON, bytes as they are; ``length`` where it says a wrong one."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    length: int | None = None
 
 
 @dataclass
@@ -40,24 +42,28 @@ class Rest:
 
 @contextmanager
 def running(answer: Callable[[Request], Answer]) -> Iterator[Rest]:
-    """A server that answers every GET with ``answer``."""
+    """A server that answers every GET and POST with ``answer``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers))
+            posted = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers), dict(parse_qsl(posted)))
             rest.requests.append(request)
             said = answer(request)
             body = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()
             try:
-                self.send_response(said.status)
-                for name, value in said.headers.items():
+                self.send_response_only(said.status)
+                for name, value in ({"Date": self.date_time_string()} | said.headers).items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(body) if said.length is None else said.length))
                 self.end_headers()
                 self.wfile.write(body)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # the client did not wait
+
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None: ...
 

@@ -34,4 +34,4 @@ def continued(source: Source, request: Request) -> tuple[frozenset[int], pl.Data
         kept = reading.kept
         chunks = [replace(chunk, number=chunk.number - len(kept)) for chunk in reading.chunks()]
     assert kept == frozenset(range(len(kept)))  # the first ones
-    return kept, collected(chunks)
+    return kept, collected(chunks) if chunks else pl.DataFrame()

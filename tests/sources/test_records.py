@@ -23,6 +23,8 @@ def frame(found: list[dict[str, Any]]) -> pl.DataFrame:
         ([1, None, -(2**63)], pl.Int64),
         ([2**64 - 1, 0, None], pl.UInt64),
         ([1, 0.5, 2**53], pl.Float64),
+        ([2**53 + 2, 0.5, -(2**70)], pl.Float64),
+        ([[{"x": 2**53 + 2}, {"x": 0.5}], None], pl.List(pl.Struct({"x": pl.Float64}))),
         ([True, None, False], pl.Boolean),
         (["a", "", None], pl.String),
         ([None, None], pl.Null),
