@@ -117,6 +117,7 @@ class Intake:
         journal = InLedger(self.ledger, read_id, read.seal, pieces)
         folder, aside = self.plan.landing / source.name / read_id, self._aside(source, read_id)
         how: dict[str, Any] = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
+        how["last"] = self.ledger.table(self.plan.pipeline, source.name)
         landed = land_source(self.plan, source, folder, self.progress, shared, taken, **how)
         left = taken.left(make_folder(aside.folder)) if taken and aside.folder else {}
         metrics = landed.metrics

@@ -28,6 +28,7 @@ _NOT_OF_THE_TABLE = {
     *("connection_string", "headers", "params", "access_key", "secret_key", "endpoint_url", "url"),
     *("auth", "budget", "max_body", "since_param"),
     *("batch_size", "max_retries", "timeout_seconds", "lateness", "deletes", "consistent", "required_columns"),
+    "contract",  # but for the types that it declares
 }
 
 
@@ -49,6 +50,8 @@ class SourcePlan:
         """Of all in the declaration that shapes the landed table: only under the same can it be added to."""
         parts = self.spec.model_dump(mode="json", exclude=_NOT_OF_THE_TABLE)
         # The database, but not its host: that may move.
+        if self.spec.contract and self.spec.contract.columns:
+            parts["contract"] = {name: c.model_dump(mode="json") for name, c in self.spec.contract.columns.items()}
         parts |= {"database": self.location.split("://")[-1].partition("/")[2], "mode": self.mode}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -64,6 +67,7 @@ class SourcePlan:
             "required_columns": list(spec.required_columns),
             "critical_columns": list(spec.critical_columns),
             "deduplicate": spec.deduplicate.model_dump(mode="json") if spec.deduplicate else None,
+            "contract": spec.contract.model_dump(mode="json") if spec.contract else None,
         }
 
 

@@ -137,6 +137,11 @@ def _read_notes(source: SourceReport) -> Iterator[str]:
         parts.append(promise.note)
     if parts:
         yield f"{source.name}: {'; '.join(parts)}"
+    for change in m.schema_changes:
+        types = " → ".join(str(change[when]) for when in ("before", "after") if change[when] is not None)
+        yield f"{source.name}: column {change['column']} was {change['change']} ({types}): {change['action']}"
+    for column, count in m.values_discarded.items():
+        yield f"{source.name}: {_count(count, 'value')} of {column} left out, which do not fit the contract"
 
 
 def show_history(pipeline: str, runs: Sequence[PastRun]) -> None:

@@ -17,9 +17,11 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from engine.errors import SourceError, TransientSourceError, nearest
-from engine.frames import column as exactly
-from engine.landing import files, origin, quarantine
+from engine.landing import files, origin
+from engine.landing.contract import Terms
 from engine.landing.journal import Journal
+from engine.landing.marked import Marked, count_rows, counts
+from engine.landing.marked import nulls as nulls_of
 from engine.landing.origin import Segment
 from engine.landing.quarantine import Aside
 from engine.ledger import File, Piece, make_folder
@@ -30,8 +32,8 @@ from engine.steps import reached
 
 log = logging.getLogger(__name__)
 
-_MOST_NUMBERS = 1_000_000  # of rows, held to tell where the others came from
 Wait = Callable[[float], object]
+UNFIT = "unfit"  # begins the names of files with rows that broke the contract
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Extracted:
     promise: Promise
     bound: datetime | None
     trace: Mapping[str, Any] | None
+    terms: Terms
     keys: list[Path] | None = None
     open_schema: bool = False
     retries: int = 0
@@ -70,7 +73,8 @@ class Extraction:
         folder: where the files go, below it.
         since: where the cursor goes on; None: everything.
         trace: what the source left for this read.
-        aside: where rows with a null in a critical column go.
+        aside: where rows with a null in a critical column go, and those that break the contract.
+        known: the schema that the source landed with last; None: it never has.
         find_keys: columns (as landed) that name a row, to learn which rows the source still has; empty: not asked.
         progress: called with the number of rows landed so far.
         wait: sleeps between attempts; default: really.
@@ -85,6 +89,7 @@ class Extraction:
     aside: Aside = field(default_factory=Aside)
     since: CursorValue | None = None
     trace: Mapping[str, Any] | None = None
+    known: Mapping[str, pl.DataType] | None = None
     find_keys: Sequence[str] = ()
     progress: Callable[[int], object] | None = None
     wait: Wait = field(default_factory=lambda: threading.Event().wait)
@@ -143,7 +148,11 @@ class Extraction:
         if pass_.open_columns is not None:
             pass_.check_columns(pass_.open_columns, self.source.location)
         pieces = [journal.pieces[number] for number in sorted(journal.pieces)]
-        return Extracted(pieces, promise, bound, trace, keys, pass_.open_columns is not None, kept=len(self._earlier))
+        kept = [file for piece in pieces if piece.number in self._earlier for file in piece.files[:1]]
+        pass_.terms.finish((files.schema(self.root / file.path) for file in kept), self.source.location)
+        return Extracted(
+            pieces, promise, bound, trace, pass_.terms, keys, pass_.open_columns is not None, kept=len(self._earlier)
+        )
 
     def _keep(self, seal: Mapping[str, Any] | None, kept: Container[int]) -> None:
         """Records what of the pieces landed before still holds, and removes the files of the others."""
@@ -180,6 +189,7 @@ class _Pass:
         self.extraction, self.retries = extraction, retries
         self.spec, self.name = extraction.spec, extraction.name
         self.secrets = secrets_of(extraction.spec)
+        self.terms = Terms(self.spec, extraction.known, self.name, {column for _, column in needed(self.spec)})
         # Columns seen in records, as they come; None for sources whose every chunk must have them all.
         self.open_columns: dict[str, None] | None = None
         self.parts: dict[int, list[_Part]] = {}  # of pieces that are not whole yet
@@ -237,7 +247,7 @@ class _Pass:
                 files=tuple(part.file for part in parts),
                 seconds=round(now - self.since, 6),
                 retries=self.retries,
-                quarantined=tuple(part.quarantined for part in parts if part.quarantined),
+                quarantined=tuple(file for part in parts for file in part.quarantined),
             )
         )
         self.since = now
@@ -248,18 +258,23 @@ class _Pass:
         path = files.new_path(extraction.folder, f"chunk-{chunk.number:06d}-{chunk.part:03d}")
         with reading(chunk.origin, self.name, self.secrets):
             frame = self._mapped(chunk)
-            read = chunk.rows if chunk.rows is not None else _count(frame)
+            read = chunk.rows if chunk.rows is not None else count_rows(frame)
             segments = origin.arrived(chunk, extraction.aside.read, read)
-            nulls = _Nulls(frame, self.spec.critical_columns)
-            files.write(nulls.without(), path, nulls.left_of(segments))
-            quarantined = None
-            if nulls.rows and extraction.aside.folder:
-                aside = files.new_path(extraction.aside.folder, f"null-{chunk.number:06d}-{chunk.part:03d}")
-                nulls.write(aside, segments, extraction.aside.run)
-                quarantined = files.seal(aside, extraction.root)
+            fitted = self.terms.fit(frame, chunk.origin, open_schema=chunk.open_schema)
+            unfit = Marked(frame, fitted.unfit, files.CONTRACT)
+            rest = fitted.of(unfit.without())
+            nulls = Marked(rest, nulls_of(rest, self.spec.critical_columns), "critical_columns.")
+            left = unfit.left_of(segments)
+            files.write(nulls.without(), path, nulls.left_of(left))
+            aside = (self._set_aside(unfit, chunk, segments, UNFIT), self._set_aside(nulls, chunk, left, "null"))
             reached("piece.written")
-            part = _Part(files.seal(path, extraction.root), read, nulls.rows, nulls.by_column, quarantined)
-        if part.failed != read - part.file.rows or (quarantined and quarantined.rows != part.failed):
+            broken = {f"{files.CONTRACT}{column}": count for column, count in unfit.by_column.items()}
+            lost = counts(frame, fitted.lost)
+            broken |= {f"{files.CONTRACT_VALUES}{column}": count for column, count in lost.items()}
+            by_column = {**nulls.by_column, **{column: count for column, count in broken.items() if count}}
+            failed, quarantined = unfit.rows + nulls.rows, tuple(file for file in aside if file)
+            part = _Part(files.seal(path, extraction.root), read, failed, by_column, quarantined)
+        if failed != read - part.file.rows or (quarantined and sum(file.rows for file in quarantined) != failed):
             raise SourceError(
                 f"{chunk.origin}: {read} rows are there, {part.failed} of them are left out, but {part.file.rows} were "
                 "written",
@@ -269,6 +284,14 @@ class _Pass:
             )
         self.rows += part.file.rows
         return part
+
+    def _set_aside(self, marked: Marked, chunk: Chunk, segments: Sequence[Segment], stem: str) -> File | None:
+        aside = self.extraction.aside
+        if not marked.rows or not aside.folder:
+            return None
+        path = files.new_path(aside.folder, f"{stem}-{chunk.number:06d}-{chunk.part:03d}")
+        marked.write(path, segments, aside.run)
+        return files.seal(path, self.extraction.root)
 
     def _mapped(self, chunk: Chunk) -> pl.LazyFrame:
         """The chunk's frame with its columns renamed and those there that it must have."""
@@ -319,66 +342,11 @@ class _Part:
     read: int
     failed: int
     failed_by_column: Mapping[str, int]
-    quarantined: File | None = None
+    quarantined: tuple[File, ...] = ()
 
     @property
     def all_files(self) -> list[File]:
-        return [self.file, *([self.quarantined] if self.quarantined else [])]
-
-
-class _Nulls:
-    """The rows of a frame with a null in a critical column.
-
-    Attributes:
-        rows: how many.
-        by_column: of those, per column.
-    """
-
-    def __init__(self, frame: pl.LazyFrame, columns: Sequence[str]) -> None:
-        schema = frame.collect_schema()
-        self._frame = frame
-        self._null = {column: _is_null(column, schema[column]) for column in columns}
-        self._index = files.index_name(schema)
-        self._numbers: pl.Series | None = None  # of the rows, unless they are too many
-        self.rows, self.by_column = 0, dict.fromkeys(columns, 0)
-        if columns:
-            self._find()
-
-    def _find(self) -> None:
-        flags = [null.alias(str(i)) for i, null in enumerate(self._null.values())]
-        found = self._numbered().select(self._index, *flags).head(_MOST_NUMBERS).collect(engine="streaming")
-        if found.height < _MOST_NUMBERS:
-            self._numbers, counts = found[self._index], found.drop(self._index).sum()
-        else:
-            counts = self._numbered().select(*flags).sum().collect(engine="streaming")
-        self.rows = found.height if self._numbers is not None else _count(self._numbered())
-        if self.rows:
-            self.by_column = dict(zip(self._null, counts.row(0), strict=True))
-
-    def _numbered(self) -> pl.LazyFrame:
-        """Those rows, with their number."""
-        return self._frame.with_row_index(self._index).filter(pl.any_horizontal(*self._null.values()))
-
-    def without(self) -> pl.LazyFrame:
-        """The frame without them."""
-        return self._frame.filter(~pl.any_horizontal(*self._null.values())) if self.rows else self._frame
-
-    def left_of(self, segments: Sequence[Segment]) -> list[Segment]:
-        """The segments of the rows that stay."""
-        if self.rows == 0:
-            return list(segments)
-        if self._numbers is not None:
-            return origin.without(segments, self._numbers)
-        left = sum(segment.rows for segment in segments) - self.rows
-        known = {(segment.read, segment.origin) for segment in segments}
-        [(read, place)] = known if len(known) == 1 else [(segments[0].read, "")]
-        return [Segment(left, read, place)] if left else []
-
-    def write(self, path: Path, segments: Sequence[Segment], run: str) -> None:
-        """Writes them as a quarantine file."""
-        names = [pl.when(null).then(pl.lit(f"critical_columns.{column}")) for column, null in self._null.items()]
-        checks = pl.concat_list(names).list.drop_nulls()
-        quarantine.write(self._numbered(), path, self._index, checks, segments, run)
+        return [self.file, *self.quarantined]
 
 
 def nothing(extraction: Extraction) -> File:
@@ -404,13 +372,3 @@ def footer_bytes(paths: Iterable[Path]) -> int:
     """The size of all columns, uncompressed."""
     footers = map(pq.read_metadata, paths)
     return sum(f.row_group(i).total_byte_size for f in footers for i in range(f.num_row_groups))
-
-
-def _count(frame: pl.LazyFrame) -> int:
-    rows: int = frame.select(pl.len()).collect(engine="streaming").item()
-    return rows
-
-
-def _is_null(column: str, dtype: pl.DataType) -> pl.Expr:
-    expr = exactly(column)
-    return expr.is_null() | expr.is_nan().fill_null(value=False) if dtype.is_float() else expr.is_null()

@@ -22,6 +22,8 @@ from engine.widening import widened
 SMALL_ROWS = 25_000
 LARGE_ROWS = 200_000
 MANY = 32
+# What a piece counts beside nulls per critical column: rows that broke the contract in a column, values left out.
+CONTRACT, CONTRACT_VALUES = "contract.", "contract.values."
 
 
 def new_path(folder: Path, stem: str) -> Path:

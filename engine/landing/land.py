@@ -5,16 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
+import polars as pl
 import pyarrow.parquet as pq
 
 from engine.frames import column as exactly
 from engine.landing import files, quarantine
-from engine.landing.extract import Extracted, Extraction, Wait, footer_bytes, nothing
+from engine.landing.extract import UNFIT, Extracted, Extraction, Wait, footer_bytes, nothing
 from engine.landing.journal import InMemory, Journal
 from engine.landing.merge import Merge, Merged
 from engine.landing.metrics import Metrics, per_chunk
@@ -40,6 +41,7 @@ def land(
     aside: Aside | None = None,
     base: Read | None = None,
     earlier: bool = False,
+    last: Read | None = None,
     progress: Callable[[int], object] | None = None,
     wait: Wait | None = None,
 ) -> LandedTable:
@@ -54,11 +56,12 @@ def land(
         aside: where rows with a null in a critical column go; default: they are only counted.
         base: the read whose table this one extends; None: this read is the whole table.
         earlier: whether the rows are older than those of ``base``, whose position and trace stay.
+        last: the read that landed last of this source, which the new one's columns are compared with.
         progress: called with the number of rows landed so far.
         wait: sleeps between attempts; default: really.
 
     Raises:
-        SourceError: the source cannot be read, or lacks a required column.
+        SourceError: the source cannot be read, lacks a required column, or breaks its contract.
     """
     started = time.monotonic()
     extraction = Extraction(
@@ -71,12 +74,13 @@ def land(
         aside or Aside(),
         since=_since(spec, base, name),
         trace=base.trace if base else None,
+        known=_known(last, root or folder),
         find_keys=() if earlier else _find_keys(spec, base),
         progress=progress,
     )
     if wait is not None:
         extraction.wait = wait
-    landing = _Landing(extraction, spec, base, memory_limit, earlier)
+    landing = _Landing(extraction, spec, base, memory_limit, earlier, last)
     found = extraction.run()
     try:
         table = landing.finish(found)
@@ -91,6 +95,16 @@ def _since(spec: SourceSpec, base: Read | None, name: str) -> CursorValue | None
     if position is None or not isinstance(spec, IncrementalSpec):
         return None
     return earlier(position, spec.lateness, name)
+
+
+def _known(last: Read | None, root: Path) -> dict[str, pl.DataType] | None:
+    """The columns and types of the table that landed last."""
+    for file in last.files if last else ():
+        path = root / file.path
+        if path.is_file() and path.stat().st_size == file.bytes:
+            with suppress(pl.exceptions.PolarsError, OSError):  # a damaged one says nothing
+                return files.schema(path)
+    return None
 
 
 def _find_keys(spec: SourceSpec, base: Read | None) -> tuple[str, ...]:
@@ -109,6 +123,7 @@ class _Landing:
     base: Read | None
     memory_limit: str
     earlier: bool = False
+    last: Read | None = None
 
     def finish(self, found: Extracted) -> LandedTable:
         extraction, root = self.extraction, self.extraction.root
@@ -156,14 +171,15 @@ class _Landing:
         table; where one may be another."""
         sides: tuple[list[Path], list[Path], list[Path]] = ([], [], [])
         before = self.extraction.aside
-        known = [*before.held, *before.ended] if self.base and not self.earlier else []
+        held, ended = ([path for path in paths if _is_comparable(path)] for paths in (before.held, before.ended))
+        known = [*held, *ended] if self.base and not self.earlier else []
         try:
             for i, path in enumerate(known):
-                side = sides[0 if i < len(before.held) else 1]
+                side = sides[0 if i < len(held) else 1]
                 side.append(files.new_path(self.extraction.folder, "aside"))
                 # What a replay left, and what a file was made of, stand in several.
                 files.write(quarantine.without_reasons(path, known[:i]), side[-1])
-            for path in self._paths(found.quarantined) if known else ():
+            for path in self._paths(_comparable(found)) if known else ():
                 sides[2].append(files.new_path(self.extraction.folder, "aside"))
                 files.write(quarantine.without_reasons(path), sides[2][-1])
             yield sides
@@ -173,8 +189,9 @@ class _Landing:
 
     def _quarantined(self, found: Extracted, merged: Merged) -> Iterator[File]:
         """What was set aside now, without what is held already."""
-        for number, file in enumerate(found.quarantined):
-            again = merged.aside.get(number)
+        numbers = {file.path: number for number, file in enumerate(_comparable(found))}
+        for file in found.quarantined:
+            again = merged.aside.get(numbers.get(file.path, -1))
             if again is None or again.is_empty():
                 yield file
             elif again.len() < file.rows and self.extraction.aside.folder:
@@ -242,17 +259,32 @@ class _Landing:
             metrics.records_read += piece.read
             metrics.records_failed += piece.failed
             for column, count in piece.failed_by_column.items():
-                metrics.failed_by_column[column] = metrics.failed_by_column.get(column, 0) + count
+                values = column.startswith(files.CONTRACT_VALUES)
+                by_column = metrics.values_discarded if values else metrics.failed_by_column
+                column = column.removeprefix(files.CONTRACT_VALUES)
+                by_column[column] = by_column.get(column, 0) + count
             metrics.per_chunk.append(per_chunk(piece))
         metrics.chunks = len(found.pieces) - found.kept
+        before = dict((self.last.metrics or {}).get("columns") or {}) if self.last else {}
+        metrics.columns = before if self.earlier else found.terms.columns(before)
+        metrics.schema_changes = found.terms.changes(before) if before and not self.earlier else []
         metrics.records_failed -= sum(rows.len() for rows in merged.aside.values())
         metrics.duplicates_removed = merged.unchanged + merged.outranked
         metrics.records_written = metrics.records_read - metrics.records_failed - metrics.duplicates_removed
         metrics.rows = sum(file.rows for file in table)
         metrics.rows_replaced = merged.replaced
         metrics.rows_deleted = merged.deleted
-        before = sum(file.rows for file in self.base.files) if self.base else 0
-        if metrics.rows != before + metrics.records_written - merged.replaced - merged.deleted:
-            raise AssertionError(f"{self.extraction.name}: {before} rows and {metrics} do not add up")
+        had = sum(file.rows for file in self.base.files) if self.base else 0
+        if metrics.rows != had + metrics.records_written - merged.replaced - merged.deleted:
+            raise AssertionError(f"{self.extraction.name}: {had} rows and {metrics} do not add up")
         metrics.bytes_processed = footer_bytes(self.extraction.root / file.path for file in found.files)
         return metrics
+
+
+def _comparable(found: Extracted) -> list[File]:
+    """Of the files set aside, those whose rows have the table's columns and types: they kept to the contract."""
+    return [file for file in found.quarantined if _is_comparable(Path(file.path))]
+
+
+def _is_comparable(path: Path) -> bool:
+    return not path.name.startswith(f"{UNFIT}-")

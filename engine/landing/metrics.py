@@ -18,7 +18,12 @@ class Metrics:
     Attributes:
         records_failed: rows set aside: those with a null in a critical column, and once the table is judged, those
             that checks put into quarantine or dropped.
-        failed_by_column: rows with a null in it, per critical column (a row may count in several).
+        failed_by_column: rows with a null in it, per critical column, and rows that break the contract in it, per
+            ``contract.<column>`` (a row may count in several).
+        values_discarded: values that the contract left out, per column.
+        columns: the types that the columns came with (``A or B``: both), named as they landed.
+        schema_changes: what of that is otherwise than in the read before: ``column``, ``change`` (added, removed,
+            retyped), ``before``, ``after`` (types, or None) and ``action``: what became of it.
         duplicates_removed: rows that another of their key outranks, or that had landed before, unchanged.
         bytes_processed: size of the table's columns, uncompressed, in bytes.
         duration_seconds: wall time of reading and landing.
@@ -44,6 +49,9 @@ class Metrics:
     rows_replaced: int = 0
     rows_deleted: int = 0
     failed_by_column: dict[str, int] = field(default_factory=dict)
+    values_discarded: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict, repr=False)
+    schema_changes: list[dict[str, Any]] = field(default_factory=list)
     per_chunk: list[Mapping[str, Any]] = field(default_factory=list, repr=False)
 
     @property
@@ -74,6 +82,9 @@ class Metrics:
             "rows_replaced": self.rows_replaced,
             "rows_deleted": self.rows_deleted,
             "failed_by_column": dict(self.failed_by_column),
+            "values_discarded": dict(self.values_discarded),
+            "columns": dict(self.columns),
+            "schema_changes": [dict(change) for change in self.schema_changes],
             "per_chunk": [dict(chunk) for chunk in self.per_chunk],
         }
 

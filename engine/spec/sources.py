@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from engine.errors import Problem, nearest
+from engine.spec.contract import ContractKey
 from engine.spec.plugins import Kinds
 from engine.spec.rest import AnyAuth, Budget, Dotted, HttpUrl, OAuth2Auth, Pagination
 from engine.spec.rules import Place, renamed
@@ -57,6 +58,7 @@ class SourceSpec(Spec):
         Field(description="rows with a null in one of these do not go on; they are counted as failed"),
     ] = ()
     deduplicate: Deduplicate | None = None
+    contract: ContractKey = None
     batch_size: Annotated[int, Field(ge=1, le=10_000_000, description="most rows in one batch handed on")] = 50_000
     max_retries: Annotated[int, Field(ge=0, le=100, description="further attempts after a transient failure")] = 3
     timeout_seconds: Annotated[Finite, Field(gt=0, description="for one request or one database read")] = 300.0
@@ -79,6 +81,9 @@ class SourceSpec(Spec):
             used += [(("deduplicate", "keys", i), c) for i, c in enumerate(self.deduplicate.keys)]
             if self.deduplicate.order_by:
                 used.append((("deduplicate", "order_by"), self.deduplicate.order_by))
+        if self.contract:
+            yield from self.contract.problems((*path, "contract"))
+            used += [(("contract", "columns", column), column) for column in self.contract.columns]
         yield from renamed(path, self.column_mapping, used)
 
 

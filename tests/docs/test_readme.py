@@ -111,6 +111,17 @@ def test_the_styles_of_pages_are_all_there_are() -> None:
         assert set(re.findall(r"`(\w+)`", keys)) <= set(Pagination.model_fields)
 
 
+def test_the_contract_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "data" / "prices").mkdir(parents=True)
+    lines = ["sku,price,listed_at", "a,1.50,2025-01-01", "b,1.239,2025-01-01", "c,2,"]
+    (tmp_path / "data" / "prices" / "1.csv").write_text("\n".join(lines) + "\n")
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: shop\n{next(b for b in blocks('yaml') if 'contract:' in b)}")
+    [source] = run_pipeline(load_pipeline(path)).sources
+    assert (source.balance.passed, source.balance.quarantined) == (2, 1)
+    assert source.metrics.failed_by_column == {"contract.price": 1}
+
+
 def test_the_checks_are_all_there_are() -> None:
     rows = re.findall(r"^\| (\w+) \| `(\w+): .* \| (ERROR|WARNING) \|$", README, re.MULTILINE)
     assert sorted(name for name, _, _ in rows) == sorted(FAMILIES)
@@ -164,7 +175,7 @@ def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (4, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (5, 3)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

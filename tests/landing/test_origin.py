@@ -209,7 +209,7 @@ def test_parts_that_are_cast_keep_their_origins(tmp_path: Path) -> None:
 
 
 def test_rows_are_unknown_where_too_many_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.landing.extract._MOST_NUMBERS", 2)
+    monkeypatch.setattr("engine.landing.marked._MOST_NUMBERS", 2)
     chunks = [[("a", [(None, 1), (1, 1), (None, 1), (2, 1)])], [("b", [(3, 1), (None, 1)])]]
     found = landed(Places(chunks, "r"), tmp_path)
     assert located(found.rows()) == [("a", None, "r"), ("a", None, "r"), ("b", 0, "r")]
