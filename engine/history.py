@@ -84,7 +84,7 @@ def verify_files(plan: Plan) -> Verified:
         LedgerError: a run is at work, so that files come and go.
     """
     with opened(plan) as ledger, ledger.lease(plan.pipeline):
-        return verify(ledger, plan.pipeline, plan.output)
+        return verify(ledger, plan.pipeline, plan.output, plan.store)
 
 
 def collect_files(plan: Plan, retention: Duration | None) -> Collected:
@@ -93,9 +93,19 @@ def collect_files(plan: Plan, retention: Duration | None) -> Collected:
     Raises:
         LedgerError: a run is at work.
     """
+    from engine.intake import remote_of
+
     sources = {source.name for source in plan.sources}
     with opened(plan) as ledger, ledger.lease(plan.pipeline):
-        return collect(ledger, plan.pipeline, plan.landing, plan.quarantine, sources=sources, retention=retention)
+        return collect(
+            ledger,
+            plan.pipeline,
+            plan.landing,
+            plan.quarantine,
+            sources=sources,
+            retention=retention,
+            remote=remote_of(plan),
+        )
 
 
 @contextmanager

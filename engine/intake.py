@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from engine.errors import SourceError
-from engine.landing import Aside, InLedger, LandedTable, Replay
-from engine.ledger import Ledger, Quarantined, Read, make_folder
+from engine.landing import Aside, InLedger, LandedTable, Remote, Replay
+from engine.ledger import File, Ledger, Quarantined, Read, make_folder
 from engine.outcome import SourceReport
 from engine.plan import Plan, SourcePlan
 from engine.sources import Shared
@@ -86,6 +87,19 @@ class Intake:
         declared = [source.name for source in self.plan.sources]
         return sorted(self.reports, key=lambda source: declared.index(source.name))
 
+    @cached_property
+    def remote(self) -> Remote | None:
+        """The store that landed files are kept in, if they are in one."""
+        return remote_of(self.plan)
+
+    def _fetch(self, files: Iterable[File]) -> None:
+        if self.remote:
+            self.remote.fetch(files)
+
+    def _keep_files(self, files: Iterable[File]) -> None:
+        if self.remote:
+            self.remote.keep(files)
+
     def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a log record: which run, which source, and its figures."""
         return {"run_id": self.run_id, "subject": subject, "facts": dict(facts)}
@@ -114,10 +128,12 @@ class Intake:
                 base=base.read_id if base else None,
             )
         )
-        journal = InLedger(self.ledger, read_id, read.seal, pieces)
+        self._fetch(file for piece in pieces for file in (*piece.files, *piece.quarantined))
+        journal = InLedger(self.ledger, read_id, read.seal, pieces, self.remote)
         folder, aside = self.plan.landing / source.name / read_id, self._aside(source, read_id)
         how: dict[str, Any] = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
-        how["last"] = self.ledger.table(self.plan.pipeline, source.name)
+        how["last"] = last = self.ledger.table(self.plan.pipeline, source.name)
+        self._fetch(last.files[:1] if last else ())  # to compare the columns with
         landed = land_source(self.plan, source, folder, self.progress, shared, taken, **how)
         left = taken.left(make_folder(aside.folder)) if taken and aside.folder else {}
         metrics = landed.metrics
@@ -135,6 +151,7 @@ class Intake:
             metrics=metrics.to_dict(),
             files=landed.files,
         )
+        self._keep_files((*landed.files, *landed.quarantined, *(file for file in left.values() if file)))
         self.ledger.landed(read, quarantined=landed.quarantined, replayed=left, mended=_is_mended(taken))
         self.tables[source.name], self.reads[source.name] = landed, read
         reached("table.landed")
@@ -145,6 +162,7 @@ class Intake:
         mine = [e for e in entries if e.source == source.name and self.replay and self.replay.takes(e)]
         if not mine or self.replay is None:
             return None
+        self._fetch(entry.file for entry in mine)
         return Replay(source.name, self.plan.workdir, mine, self.replay.mended)
 
     def _keep(self, source: SourcePlan) -> None:
@@ -196,10 +214,12 @@ class Intake:
 
     def _harmed(self, read: Read) -> list[str]:
         """The files of a landed table that are gone, or of another size."""
+        self._fetch(read.files)
         return [file.path for file in read.files if not _is_whole(self.plan.workdir / file.path, file.bytes)]
 
     def _aside(self, source: SourcePlan, read_id: str) -> Aside:
         entries = self.ledger.quarantined(self.plan.pipeline)
+        self._fetch(e.file for e in entries if e.source == source.name and e.state != "superseded")
         mine = [(e.state, self.plan.workdir / e.file.path) for e in entries if e.source == source.name]
         held = [path for state, path in mine if state == "held"]
         ended = [path for state, path in mine if state in ("mended", "dropped") and path.is_file()]
@@ -228,6 +248,7 @@ class Intake:
             metrics=told.metrics.to_dict() if source.name in self.bases else read.metrics,
             files=judged.table.files,
         )
+        self._keep_files((*judged.table.files, *judged.quarantined))
         self.ledger.judged(read, self.run_id, quarantined=judged.quarantined)
         self.reads[source.name] = read
         reached("table.judged")
@@ -250,6 +271,12 @@ class Intake:
 
 def _is_mended(taken: Replay | None) -> bool:
     return taken is not None and taken.mended is not None
+
+
+def remote_of(plan: Plan) -> Remote | None:
+    """The store that a plan's landed files are kept in, if they are in one."""
+    folders = (folder.relative_to(plan.workdir).as_posix() for folder in (plan.landing, plan.quarantine))
+    return Remote(plan.store, plan.workdir, folders) if plan.store else None
 
 
 def _is_whole(path: Path, size: int) -> bool:

@@ -18,6 +18,7 @@ from engine.checks import Suite
 from engine.errors import ConfigError, Problem, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
+from engine.objects import Objects
 from engine.sinks.paths import part_path
 from engine.spec import SETS, AnySource, FeastSpec, IncrementalSpec, Pipeline, SecretStr, ViewSpec, location_of
 from engine.spec.plugins import BUILT_IN
@@ -133,7 +134,8 @@ class Plan:
     sources: tuple[SourcePlan, ...]
     suites: Mapping[str, Suite]
     views: tuple[ViewPlan, ...]
-    output: Path
+    output: Path | Objects
+    store: Objects | None = None
     feast: FeastSpec | None = None
     feast_repo: Path | None = None
     base: Path = field(default_factory=Path.cwd)
@@ -177,6 +179,7 @@ class Plan:
             },
             "views": [v.to_dict() for v in self.views],
             "output": str(self.output),
+            "landing": str(self.store) if self.store else None,
             "feast": (
                 {
                     "repo": str(self.feast_repo),
@@ -225,7 +228,10 @@ def compile_plan(
         sources=tuple(SourcePlan(n, _location(n, s, pipeline.base), s) for n, s in pipeline.sources.items()),
         suites=suites,
         views=planned,
-        output=pipeline.resolve(pipeline.output.path),
+        output=Objects(pipeline.output, "output")
+        if pipeline.output.is_remote
+        else pipeline.resolve(pipeline.output.path),
+        store=Objects(pipeline.landing, "landing") if pipeline.landing else None,
         feast=pipeline.feast,
         feast_repo=pipeline.resolve(pipeline.feast.repo) if pipeline.feast else None,
         base=pipeline.base,

@@ -17,7 +17,7 @@ from engine.checks.result import json_ready
 from engine.errors import LedgerError, UsageError, nearest
 from engine.frames import to_rows
 from engine.history import opened
-from engine.intake import Replaying
+from engine.intake import Replaying, remote_of
 from engine.landing import files, mending, quarantine
 from engine.ledger import Ledger, Quarantined
 from engine.outcome import RunReport
@@ -179,6 +179,8 @@ def _with_mended(plan: Plan, wanted: Replaying, path: Path, folder: Path) -> Rep
             )
         [source] = sources
         table = ledger.table(plan.pipeline, source)
+        if table and (remote := remote_of(plan)):
+            remote.fetch(table.files[:1])
     held_rows = _together([plan.workdir / entry.file.path for entry in entries])
     *columns, reasons = held_rows.collect_schema().items()
     landed = files.schema(plan.workdir / table.files[0].path) if table and table.files else {}
@@ -198,6 +200,8 @@ def _there(plan: Plan, entries: list[Quarantined]) -> list[Quarantined]:
     Raises:
         LedgerError: one is missing.
     """
+    if remote := remote_of(plan):
+        remote.fetch(entry.file for entry in entries)
     for entry in entries:
         if not (plan.workdir / entry.file.path).is_file():
             raise LedgerError(

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt, nearest
-from engine.intake import Intake, Replaying
+from engine.intake import Intake, Replaying, remote_of
 from engine.ledger import Ledger
+from engine.objects import Objects
 from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, ViewPlan, compile_plan, is_current
 from engine.sinks.parquet import Part, Staging
@@ -106,6 +107,7 @@ def execute(
     """
     _check_names(plan, reread)
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
+    secrets |= {s for objects in (plan.output, plan.store) if isinstance(objects, Objects) for s in objects.secrets}
     with Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
         last = ledger.unfinished(plan.pipeline) if resume else None
         if not is_current(plan) or (resume and (last is None or last["run_id"] != resume.run_id)):
@@ -121,6 +123,8 @@ def execute(
         if not ledger.runs(plan.pipeline, newest=1):
             _set_aside(plan.landing)
             _set_aside(plan.quarantine)
+            if remote := remote_of(plan):
+                remote.claim()
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
@@ -205,7 +209,7 @@ class _Run:
             self.report.status = "blocked"
             return
         if self.plan.views:
-            with Staging(self.plan.output, self.plan.pipeline, self.report.run_id).open() as staging:
+            with Staging(self.plan.output, self.plan.pipeline, self.report.run_id, self.plan.workdir).open() as staging:
                 with self._timed("compute"):
                     parts = [part for view in self.plan.views for part in self._compute(view, staging)]
                 if repo:
@@ -231,6 +235,7 @@ class _Run:
             self.plan.landing,
             self.plan.quarantine,
             retention=self.plan.retention,
+            remote=self.intake.remote,
         )
 
     def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,7 +332,7 @@ class _Run:
             {
                 "view": report.name,
                 "as_of": as_of,
-                "path": part.target.relative_to(self.plan.output).as_posix(),
+                "path": part.path,
                 "rows": part.rows,
                 "definition": self.view_plan(report.name).definition,
                 "created_timestamp": self.report.created_timestamp,
@@ -392,7 +397,7 @@ class _Run:
                 key=v.view.entity.key,
                 key_dtype=self.key_dtypes[v.name],
                 features=tuple((f.name, "Float64" if v.spec.normalize else f.dtype) for f in v.view.features),
-                path=self.plan.output / v.name,
+                path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=f"The {v.view.name} set, published by the pipeline {self.plan.pipeline}",
             )
             for v in self.plan.views

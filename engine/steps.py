@@ -25,6 +25,8 @@ STEPS = (
     "landing.collected",
 )
 
+KEPT = "file.kept"  # and this one, for each file, where landed files are kept in a store
+
 listener: Callable[[str], object] | None = None  # hears of every step; for tests
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.ledger import Ledger, Quarantined, Read
 from engine.steps import reached
@@ -35,6 +36,7 @@ def collect(
     *,
     sources: Collection[str] | None = None,
     retention: Duration | None = None,
+    remote: Kept | None = None,
 ) -> Collected:
     """Drops what no later run needs; the caller holds the pipeline's lease.
 
@@ -46,12 +48,14 @@ def collect(
     Args:
         landing: the pipeline's landing folder.
         quarantine: the pipeline's quarantine folder.
+        remote: the store that landed files are kept in; None: there is none.
         sources: those that the pipeline declares; what belongs to others is dropped. None: all.
     """
     there = [
         *_files(landing),
         *_files(quarantine),
     ]  # before the names: what another holder of the lease lands meanwhile is not touched
+    listed = remote.listed() if remote else set()
     tables = ledger.tables(pipeline)
     since = datetime.now(UTC) - retention.delta if retention else None
     kept = _kept(tables, sources, since)
@@ -75,8 +79,18 @@ def collect(
     for folder in sorted(folders, reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
+    if remote:
+        remote.drop_unnamed(named, listed)
     reached("landing.collected")
     return Collected(len(superseded), count, size)
+
+
+class Kept(Protocol):
+    """Landed files in a store; see `engine.landing.remote.Remote`."""
+
+    def listed(self) -> set[str]: ...
+
+    def drop_unnamed(self, named: set[str], listed: set[str]) -> None: ...
 
 
 def _kept(tables: Sequence[Read], sources: Collection[str] | None, since: datetime | None) -> set[str]:
@@ -140,12 +154,20 @@ class Verified:
         }
 
 
-def verify(ledger: Ledger, pipeline: str, output: Path) -> Verified:
+class Place(Protocol):
+    """A folder in a store; see `engine.objects.Objects`."""
+
+    def get(self, name: str, path: Path) -> bool: ...
+
+
+def verify(ledger: Ledger, pipeline: str, output: Path | Place, store: Place | None = None) -> Verified:
     """Reads every landed, quarantined and published file and compares rows, checksum and schema with the ledger.
 
     Args:
         output: the folder of published files.
+        store: where landed files are kept, if that is not the workdir.
     """
+    landed = ledger.workdir if store is None else store
     found = Verified()
     seen: set[str] = set()
     for table in ledger.tables(pipeline):
@@ -155,49 +177,64 @@ def verify(ledger: Ledger, pipeline: str, output: Path) -> Verified:
             seen.add(file.path)
             found.landed += 1
             owner = f"sources.{table.source}"
-            _look(found, ledger.workdir / file.path, owner, file.rows, file.sha256, table.schema)
+            _look(found, landed, file.path, owner, file.rows, file.sha256, table.schema)
     for piece in ledger.unfinished_pieces(pipeline):
         for file in (*piece.files, *piece.quarantined):
             if file.path not in seen:
                 seen.add(file.path)
                 found.landed += 1
-                _look(found, ledger.workdir / file.path, "an unfinished read", file.rows, file.sha256, None)
+                _look(found, landed, file.path, "an unfinished read", file.rows, file.sha256, None)
     for entry in ledger.quarantined(pipeline):
         if entry.state == "held" and entry.file.path not in seen:
             found.quarantined += 1
             file, owner = entry.file, f"the quarantine of sources.{entry.source}"
-            _look(found, ledger.workdir / file.path, owner, file.rows, file.sha256, None)
+            _look(found, landed, file.path, owner, file.rows, file.sha256, None)
     for row in ledger.published(pipeline):
         found.published += 1
         note = "; a run ended before it had published it: run again" if row["state"] == "publishing" else ""
-        _look(found, output / row["path"], f"features.{row['view']}", row["rows"], row["sha256"], None, note)
+        _look(found, output, row["path"], f"features.{row['view']}", row["rows"], row["sha256"], None, note)
     return found
 
 
-def _look(found: Verified, path: Path, owner: str, rows: int, sha256: str | None, schema: Any, note: str = "") -> None:
+def _look(
+    found: Verified,
+    place: Path | Place,
+    name: str,
+    owner: str,
+    rows: int,
+    sha256: str | None,
+    schema: Any,
+    note: str = "",
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="maestro-verify-") as folder:
+        path = place / name if isinstance(place, Path) else Path(folder) / "copy"
+        if not isinstance(place, Path):
+            place.get(name, path)
+        for what in _amiss(found, path, rows, sha256, schema):
+            found.damage.append(Damage(f"{place}/{name}", owner, what + note))
+
+
+def _amiss(found: Verified, path: Path, rows: int, sha256: str | None, schema: Any) -> Iterator[str]:
     import polars as pl
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    def damaged(what: str) -> None:
-        found.damage.append(Damage(str(path), owner, what + note))
 
     try:
         with path.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
             found.bytes += handle.tell()
             if sha256 is not None and digest != sha256:
-                damaged("its checksum is another")
+                yield "its checksum is another"
                 return
             handle.seek(0)
             have = pq.read_metadata(handle).num_rows
             if have != rows:
-                damaged(f"it holds {have} rows instead of {rows}")
+                yield f"it holds {have} rows instead of {rows}"
             handle.seek(0)
             columns = {name: str(dtype) for name, dtype in pl.read_parquet_schema(handle).items()}
             if schema is not None and columns != dict(schema):
-                damaged("its columns are others")
+                yield "its columns are others"
     except FileNotFoundError:
-        damaged("it is missing")
+        yield "it is missing"
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
-        damaged(f"it cannot be read: {' '.join(str(error).split())[:200]}")
+        yield f"it cannot be read: {' '.join(str(error).split())[:200]}"

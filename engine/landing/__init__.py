@@ -10,7 +10,20 @@ from engine.landing.journal import InLedger, Journal
 from engine.landing.land import land
 from engine.landing.metrics import Metrics
 from engine.landing.quarantine import Aside
+from engine.landing.remote import Remote
 from engine.landing.replay import Replay
 from engine.landing.table import LandedTable, Rows
 
-__all__ = ["Aside", "InLedger", "Journal", "LandedTable", "Metrics", "Replay", "Rows", "changes", "fresh", "land"]
+__all__ = [
+    "Aside",
+    "InLedger",
+    "Journal",
+    "LandedTable",
+    "Metrics",
+    "Remote",
+    "Replay",
+    "Rows",
+    "changes",
+    "fresh",
+    "land",
+]

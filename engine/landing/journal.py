@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, Protocol
 
+from engine.landing.remote import Remote
 from engine.ledger import Ledger, Piece
 from engine.steps import reached
 
@@ -49,9 +50,16 @@ class InMemory:
 class InLedger(InMemory):
     """Pieces that a later run can go on from."""
 
-    def __init__(self, ledger: Ledger, read_id: str, seal: Mapping[str, Any] | None, pieces: Iterable[Piece]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        read_id: str,
+        seal: Mapping[str, Any] | None,
+        pieces: Iterable[Piece],
+        remote: Remote | None = None,
+    ) -> None:
         super().__init__()
-        self._ledger, self._read_id = ledger, read_id
+        self._ledger, self._read_id, self._remote = ledger, read_id, remote
         self.seal = seal
         self.pieces = {piece.number: piece for piece in pieces}
 
@@ -63,6 +71,8 @@ class InLedger(InMemory):
 
     def add(self, piece: Piece) -> None:
         """See `Journal.add`."""
+        if self._remote:
+            self._remote.keep((*piece.files, *piece.quarantined))
         self._ledger.add_piece(self._read_id, piece)
         super().add(piece)
         reached("piece.committed")

@@ -1,7 +1,8 @@
 """Published features: one Parquet file per view and as-of, seen whole or not at all.
 
 ``<output>/<view>/event_date=YYYY-MM-DD/part-<as-of>.parquet``; staging lies beside the output folder, on the same
-file system and outside every folder that readers list, and each file gets its place by one rename.
+file system and outside every folder that readers list, and each file gets its place by one rename; in an object
+store, by one PUT.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from engine.errors import SinkError
+from engine.objects import Objects
 from engine.sinks.paths import part_path
 
 
@@ -29,9 +31,15 @@ class Part:
     """A staged file: complete, durable, not yet visible."""
 
     staged: Path
-    target: Path
+    output: Path | Objects
+    path: str  # below it
     rows: int
     sha256: str
+
+    @property
+    def target(self) -> str:
+        """Its place, for people."""
+        return f"{self.output}/{self.path}"
 
     def publish(self) -> None:
         """Puts the file in its place, over an earlier one of the same name, in one step.
@@ -39,27 +47,35 @@ class Part:
         Raises:
             SinkError: the output folder cannot be written.
         """
+        if isinstance(self.output, Objects):
+            self.output.put(self.staged, self.path)
+            return
+        target = self.output / self.path
         try:
-            new = [p for p in (self.target.parent, self.target.parent.parent) if not p.exists()]
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self.staged.replace(self.target)
-            sync(self.target.parent)
+            new = [p for p in (target.parent, target.parent.parent) if not p.exists()]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.staged.replace(target)
+            sync(target.parent)
             for folder in new:
                 sync(folder.parent)
         except OSError as error:
-            raise unwritable(self.target.parent, error) from None
+            raise unwritable(target.parent, error) from None
 
 
 class Staging:
     """A folder for files that are not yet published; gone when the run ends.
 
-    It lies beside the output folder; where that is a mount point, inside it, since files move by renaming.
+    It lies beside the output folder; where that is a mount point, inside it, since files move by renaming; for an
+    object store in the workdir.
     """
 
-    def __init__(self, output: Path, pipeline: str, run_id: str) -> None:
+    def __init__(self, output: Path | Objects, pipeline: str, run_id: str, workdir: Path) -> None:
         self.output = output
-        beside = output.parent / f".{output.name}.staging"
-        self._root = output / ".staging" if output.is_mount() else beside
+        if isinstance(output, Objects):
+            self._root = workdir / "staging"
+        else:
+            beside = output.parent / f".{output.name}.staging"
+            self._root = output / ".staging" if output.is_mount() else beside
         self.folder = self._root / pipeline / f"{run_id}-{uuid.uuid4().hex[:8]}"  # a resumed run stages once more
 
     @contextmanager
@@ -100,7 +116,7 @@ class Staging:
                 digest = hashlib.file_digest(handle, "sha256").hexdigest()
         except (OSError, pl.exceptions.ComputeError) as error:
             raise unwritable(staged.parent, error) from None
-        return Part(staged, self.output / relative, pq.read_metadata(staged).num_rows, digest)
+        return Part(staged, self.output, relative.as_posix(), pq.read_metadata(staged).num_rows, digest)
 
 
 def _is_dead(folder: Path) -> bool:

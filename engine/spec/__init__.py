@@ -7,7 +7,7 @@ that span several keys are the ``problems`` of their class; rules that need the 
 
 from pydantic import SecretStr
 
-from engine.spec.features import SETS, FeastSpec, OutputSpec, ViewSpec
+from engine.spec.features import SETS, FeastSpec, ViewSpec
 from engine.spec.pipeline import Pipeline
 from engine.spec.scalars import NAMED_TYPES
 from engine.spec.sources import (
@@ -25,6 +25,7 @@ from engine.spec.sources import (
     location_of,
     secrets_of,
 )
+from engine.spec.store import LandingSpec, OutputSpec, StoreSpec
 from engine.spec.validation import ALL, FAMILIES, Threshold, ValidationSpec
 
 __all__ = [
@@ -41,11 +42,13 @@ __all__ = [
     "FeastSpec",
     "FileSpec",
     "IncrementalSpec",
+    "LandingSpec",
     "OutputSpec",
     "Pipeline",
     "S3Spec",
     "SecretStr",
     "SourceSpec",
+    "StoreSpec",
     "Threshold",
     "ValidationSpec",
     "ViewSpec",

@@ -42,12 +42,6 @@ class ViewSpec(Spec):
     sources: Annotated[dict[Name, Name], Field(description="role: source; default: the same names")] = {}
 
 
-class OutputSpec(Spec):
-    """Where features are published: <path>/<view>/event_date=YYYY-MM-DD/part-<as-of>.parquet."""
-
-    path: Text = "./features"
-
-
 class OnlineStoreSpec(Spec):
     """The store Feast serves from."""
 

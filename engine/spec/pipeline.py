@@ -11,11 +11,12 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StringConst
 
 from engine.errors import ConfigError, Problem, dotted
 from engine.problems import problems_of
-from engine.spec.features import FeastSpec, OutputSpec, ViewSpec
+from engine.spec.features import FeastSpec, ViewSpec
 from engine.spec.plugins import with_plug_ins
 from engine.spec.rules import Place, renamed, unknown
 from engine.spec.scalars import DurationText, Name, Spec, Text
 from engine.spec.sources import AnySource
+from engine.spec.store import LandingSpec, OutputSpec
 from engine.spec.validation import ValidationSpec
 
 
@@ -68,6 +69,7 @@ class Pipeline(Spec):
     validation: Annotated[dict[Name, ValidationSpec], Field(description="source: its checks")] = {}
     features: Annotated[dict[Name, ViewSpec], Field(description="view: its settings")] = {}
     output: OutputSpec = OutputSpec()
+    landing: Annotated[LandingSpec | None, Field(description="default: in workdir")] = None
     feast: FeastSpec | None = None
 
     _base: Path | None = PrivateAttr(default=None)
@@ -127,7 +129,23 @@ class Pipeline(Spec):
                 yield from renamed(path, mapping, [((*place, "to"), name) for name in key.to])
 
     def _path_problems(self) -> Iterator[Problem]:
-        paths = {("workdir",): self.workdir, ("output", "path"): self.output.path}
+        yield from self.output.problems(("output",))
+        if self.landing:
+            yield from self.landing.problems(("landing",))
+            if self.landing.path.rstrip("/") == self.output.path.rstrip("/"):
+                message = f"{self.output.path!r} is the folder of output.path too"
+                yield Problem("config.same_folder", message, ("landing", "path"), fix="give each a folder of its own")
+        if self.feast and self.output.is_remote:
+            yield Problem(
+                "config.feast_output",
+                "Feast reads what is published from a local folder",
+                ("output", "path"),
+                allowed="a local path, where feast is declared",
+                fix="publish to a local folder, or remove feast",
+            )
+        paths: dict[Place, str] = {("workdir",): self.workdir}
+        if "://" not in self.output.path:
+            paths["output", "path"] = self.output.path
         if self.feast:
             paths["feast", "repo"] = self.feast.repo
         seen: dict[str, Place] = {}

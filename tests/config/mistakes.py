@@ -101,7 +101,7 @@ MISTAKES = [
     ("user_id: string, email: string", "user_id: str, email: string", 31, "config.value", ["did you mean 'string'?"]),
     ("severity: {range: error,", "severity: {range: ERROR,", 39, "config.value", ["did you mean 'error'?"]),
     ("    set: user\n", "    set: task\n", 42, "config.set_conflict", ["says user"]),
-    ("output: {path: ./features}", "output: {path: 's3://lake/features'}", 52, "config.not_local", ["a local path"]),
+    ("output: {path: ./features}", "output: {path: 'gs://lake/features'}", 52, "config.not_local", ["a local path"]),
     ("repo: ./feature_repo", "repo: features", 53, "config.same_folder", ["output.path"]),
     ("workdir: ./.maestro", "workdir: https://x", 3, "config.not_local", ["a local path"]),
     ("path: data/teams.csv", "path: 'data/te\x01ams.csv'", 28, "config.yaml", ["remove that character"]),

@@ -22,6 +22,7 @@ from engine.spec import FAMILIES, SETS, ValidationSpec
 from engine.spec.rest import Pagination
 from tests.run.world import ACTIVITIES
 from tests.servers import rest
+from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -174,8 +175,25 @@ def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
     assert number == 2 or done.stdout == "done [2]\n"
 
 
+def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_URL", ceph_server.url)
+    monkeypatch.setenv("S3_KEY", ACCESS_KEY)
+    monkeypatch.setenv("S3_SECRET", SECRET_KEY)
+    sources = "{users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}}"
+    path = world / "pipeline.yaml"
+    path.write_text(
+        f"version: 1\nname: stored\nsources: {sources}\nfeatures: {{user_features: {{}}}}\n{next(b for b in blocks('yaml') if 's3://lake/landing' in b)}"
+    )
+    report = run_pipeline(load_pipeline(path), as_of="2025-10-04")
+    [part] = report.views[0].files
+    store = ceph_server.store()
+    assert store.exists(f"lake/features/{part}")
+    assert store.find("lake/landing/landing/stored/users")
+    store.rm([*store.find("lake/features"), *store.find("lake/landing")])
+
+
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (5, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (6, 3)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ LAYERS = (
     ("outcome",),
     ("landing", "plan", "plugin", "upkeep"),
     ("sources", "checks", "features", "sinks", "ledger"),
-    ("config", "frames", "moments", "starter", "widening"),
+    ("config", "frames", "moments", "objects", "starter", "widening"),
     ("spec", "document", "duck"),
     ("problems", "types"),
     ("errors", "steps"),
@@ -61,7 +61,7 @@ HOMES = {
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},
     "rich": {"engine.report"},
-    "s3fs": {"engine.sources.s3"},
+    "s3fs": {"engine.sources.s3", "engine.objects"},
     "sqlalchemy": {"engine.ledger"},
     "yaml": {"engine.document"},
 }
@@ -78,6 +78,7 @@ WITHOUT_FRAMES = {
     "engine.history",
     "engine.junit",
     "engine.ledger",
+    "engine.objects",
     "engine.ledger.lease",
     "engine.ledger.ledger",
     "engine.ledger.migrations",

@@ -1,0 +1,158 @@
+"""A folder in an object store: files are put there whole, fetched whole, listed and removed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from engine.errors import MissingExtra, SinkError
+from engine.spec import StoreSpec, secrets_of
+from engine.types import redact
+
+DEFAULT_REGION = "us-east-1"
+ATTEMPTS = 5
+SECONDS = 60
+
+
+class Objects:
+    """What lies below ``s3://bucket/prefix``, by names that are relative to that.
+
+    An object is replaced by one PUT (or the completion of one upload in parts), so that it is seen whole or not at all;
+    putting it again changes nothing, which is how a reply that was lost is mended.
+    """
+
+    def __init__(self, spec: StoreSpec, setting: str) -> None:
+        self._spec, self._setting = spec, setting
+        self.url = spec.path.rstrip("/")
+        self._root = self.url.removeprefix("s3://")
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """What must not be told of it."""
+        return secrets_of(self._spec)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def put(self, path: Path, name: str) -> None:
+        """Makes a file an object, over an earlier one of that name.
+
+        Raises:
+            SinkError: the store refuses, or cannot be reached.
+        """
+        with self._worded():
+            self._client.put_file(str(path), self._at(name))
+            there = self._client.info(self._at(name))
+            tag = str(there.get("ETag", "")).strip('"')
+            if there["size"] != path.stat().st_size or ("-" not in tag and tag != _md5(path)):
+                raise SinkError(
+                    f"{self.url}/{name} is not what was written: {there['size']} bytes",
+                    code=f"{self._setting}.damaged",
+                    where=f"{self._setting}.path",
+                    fix="run again; if it stays so, look for who else writes there",
+                )
+
+    def get(self, name: str, path: Path) -> bool:
+        """Fetches an object to a file, which appears whole; False: there is none.
+
+        Raises:
+            SinkError: it cannot be read.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        copy = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with self._worded():
+                try:
+                    self._client.get_file(self._at(name), str(copy))
+                except FileNotFoundError:
+                    return False
+            with copy.open("rb") as handle:
+                os.fsync(handle.fileno())
+            copy.replace(path)
+        finally:
+            copy.unlink(missing_ok=True)
+        return True
+
+    def names(self, under: str) -> set[str]:
+        """The names that begin with ``under/``.
+
+        Raises:
+            SinkError: the store cannot be read.
+        """
+        with self._worded():
+            self._client.call_s3("head_bucket", Bucket=self._root.partition("/")[0])  # find takes no notice of errors
+            found = self._client.find(self._at(under))
+        return {path.removeprefix(f"{self._root}/") for path in found}
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes objects; those that are gone are no error.
+
+        Raises:
+            SinkError: the store refuses, or cannot be reached.
+        """
+        if paths := [self._at(name) for name in names]:
+            with self._worded():
+                self._client.rm(paths)
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @cached_property
+    def _client(self) -> Any:
+        try:
+            import s3fs
+        except ImportError:
+            raise MissingExtra("s3fs", "s3", f"{self._setting} in S3") from None
+        for noisy in ("botocore", "aiobotocore"):  # at DEBUG they log request headers, access keys among them
+            if logging.getLogger(noisy).level == logging.NOTSET:
+                logging.getLogger(noisy).setLevel(logging.INFO)
+        spec = self._spec
+        client = s3fs.S3FileSystem(
+            key=spec.access_key.get_secret_value() if spec.access_key else None,
+            secret=spec.secret_key.get_secret_value() if spec.secret_key else None,
+            endpoint_url=spec.endpoint_url,
+            client_kwargs={"region_name": spec.region or DEFAULT_REGION},
+            config_kwargs={
+                "connect_timeout": 10,
+                "read_timeout": SECONDS,
+                "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
+            },
+            skip_instance_cache=True,
+            use_listings_cache=False,
+        )
+        client.retries = 1  # botocore tries again itself
+        return client
+
+    @contextmanager
+    def _worded(self) -> Iterator[None]:
+        try:
+            yield
+        except (SinkError, MissingExtra):
+            raise
+        except Exception as error:
+            package = type(error).__module__.partition(".")[0]
+            if not isinstance(error, OSError | ValueError) and package not in ("botocore", "aiobotocore", "aiohttp"):
+                raise
+            text, fix = " ".join(str(error).split())[:300], "check endpoint_url and region, and that the store is up"
+            if isinstance(error, FileNotFoundError):
+                text, fix = "there is no such bucket", "create it, or correct path"
+            elif isinstance(error, PermissionError):
+                text, fix = "access is refused", "check access_key, secret_key, and what they may do there"
+            raise SinkError(
+                f"{self.url} cannot be used: {redact(text, self.secrets) or type(error).__name__}",
+                code=f"{self._setting}.unwritable",
+                where=f"{self._setting}.path",
+                fix=f"{fix}; then run again",
+            ) from None
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
