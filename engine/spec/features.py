@@ -49,7 +49,7 @@ class OutputSpec(Spec):
 
 
 class OnlineStoreSpec(Spec):
-    """The store Feast serves from."""
+    """The store Feast serves from, in a feature repo that has no feature_store.yaml of its own."""
 
     type: Literal["sqlite"] = "sqlite"
 
