@@ -27,8 +27,8 @@ LAYERS = (
     ("demo",),
     ("report", "junit"),
     ("quarantine",),
-    ("run", "inspection", "data_file", "ingestion", "validation", "history"),
-    ("intake",),
+    ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
+    ("intake", "loading"),
     ("stages",),
     ("outcome",),
     ("landing", "plan", "plugin", "upkeep"),
@@ -40,9 +40,9 @@ LAYERS = (
 )
 # Heavy (or untamed) third-party packages, and the modules (or folders) that may name them.
 HOMES = {
-    "adbc_driver_manager": {"engine.sources.adbc"},
+    "adbc_driver_manager": {"engine.sources.adbc", "engine.sinks.online.sqlite"},
     "adbc_driver_postgresql": {"engine.sources.postgres_server"},
-    "adbc_driver_sqlite": {"engine.sources.sqlite"},
+    "adbc_driver_sqlite": {"engine.sources.sqlite", "engine.sinks.online.sqlite"},
     "connectorx": {"engine.sources.mysql_session"},
     # duck opens every connection; the others name its exceptions and types.
     "duckdb": {
@@ -52,14 +52,18 @@ HOMES = {
         "engine.checks.sql",
         "engine.features.compute",
         "engine.features.inputs",
+        "engine.sinks.online.newest",
         "engine.sources.duckdb_file",
     },
     "feast": {"engine.sinks.feast"},
     "fsspec": {"engine.sources.file"},
     "httpx": {"engine.sources.http"},
+    "mmh3": {"engine.sinks.online.redis"},
+    "numpy": {"engine.sinks.online"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},
+    "redis": {"engine.sinks.online.redis"},
     "rich": {"engine.report"},
     "s3fs": {"engine.sources.s3", "engine.objects"},
     "sqlalchemy": {"engine.ledger"},
@@ -89,6 +93,7 @@ WITHOUT_FRAMES = {
     "engine.plugin.kinds",
     "engine.problems",
     "engine.report",
+    "engine.sinks.online.config",
     "engine.sinks.paths",
     "engine.starter",
     "engine.steps",
@@ -98,6 +103,7 @@ WITHOUT_FRAMES = {
 HEAVY = {
     *("polars", "_polars_runtime_32", "duckdb", "_duckdb", "pyarrow", "feast", "pandas", "numpy", "sqlalchemy"),
     *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore", "pymysql", "psycopg"),
+    *("redis", "mmh3"),
 }
 
 
@@ -278,6 +284,8 @@ step("plan as of nonsense", lambda: main(["plan", "right.yaml", "--as-of", "tomo
 for action in ("list", "show --source s", "replay", "drop --source s"):
     name, *more = action.split()
     step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
+step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
+step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
 step("schema", lambda: main(["schema"]))
