@@ -139,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
         help="keep superseded tables that landed within it, such as 7d (default: retention in the pipeline file)",
     )
 
+    _online(commands)
     _quarantine(commands)
 
     validate = _command(
@@ -187,6 +188,38 @@ def _command(commands: Any, name: str, handler: Handler, summary: str, *, json: 
     loudness.add_argument("-v", "--verbose", action="store_true", help="log every step")
     loudness.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     return command
+
+
+def _online(commands: Any) -> None:
+    """The commands about the online store."""
+    load = _command(
+        commands,
+        "materialize",
+        _materialize,
+        "load what is published into the online store, where it does not hold it yet",
+        json=True,
+    )
+    _pipeline(load)
+    load.add_argument(
+        "--view", metavar="VIEW", action="append", default=[], help="only this view; may be repeated (default: all)"
+    )
+    load.add_argument("--full", action="store_true", help="load everything, whatever has been loaded before")
+    load.add_argument(
+        "--proof",
+        metavar="N",
+        type=_proof,
+        default=100,
+        help="read N entities of each view, or all, back through Feast, and compare (default: 100; 0: none)",
+    )
+    summary = "look into the online store"
+    group = commands.add_parser(
+        "online", help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    get = _command(actions, "get", _online_get, "show an entity's features as Feast serves them", json=True)
+    _pipeline(get)
+    get.add_argument("--view", metavar="VIEW", required=True, help="the feature view")
+    get.add_argument("--key", metavar="KEY", action="append", required=True, help="the entity's key; may be repeated")
 
 
 def _quarantine(commands: Any) -> None:
@@ -419,6 +452,35 @@ def _gc(options: argparse.Namespace) -> int:
     return 0
 
 
+def _materialize(options: argparse.Namespace) -> int:
+    pipeline = _mistakes(options)
+    from engine.online import materialize
+
+    with _progress(options) as progress:
+        found = materialize(pipeline, views=options.view, full=options.full, proof=options.proof, progress=progress)
+    if options.json:
+        _print_json([view.to_dict() for view in found])
+    elif not options.quiet:
+        for view in found:
+            what = f"loaded {view.rows:,} entities" if view.as_of else "nothing new"
+            _print(f"{view.view}: {what}; {view.proven:,} read back and found equal")
+    return 0
+
+
+def _online_get(options: argparse.Namespace) -> int:
+    pipeline = _mistakes(options)
+    from engine.online import get
+
+    found = get(pipeline, options.view, options.key)
+    if options.json:
+        _print(json.dumps(found, indent=2, ensure_ascii=False, default=_plain))
+    else:
+        for row in found:
+            width = max(map(len, row))
+            _print("\n".join(f"{name:<{width}}  {value}" for name, value in row.items()))
+    return 0
+
+
 def _quarantine_list(options: argparse.Namespace) -> int:
     pipeline = _mistakes(options)
     from engine.quarantine import held
@@ -535,6 +597,11 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1000000")
 
 
+def _proof(text: str) -> int | None:
+    """Of --proof: a number, 0 included, or None for all."""
+    return None if text == "all" else 0 if text == "0" else _count(text)
+
+
 # --- input and output ---------------------------------------------------------------------------------------------
 
 
@@ -607,6 +674,11 @@ def _show_error(error: MaestroError, options: argparse.Namespace) -> None:
 
 def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
+
+
+def _plain(value: Any) -> str:
+    """A moment or bytes as JSON has them."""
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _print_json(value: Any) -> None:

@@ -244,6 +244,22 @@ class _Reader:
         return _VARIABLE.sub(substitute, text)
 
 
+def read_foreign(text: str, file: str) -> Any:
+    """The YAML of another program, by the rules of YAML 1.1 that such programs read it by; data only.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (None, None)
+        what = getattr(error, "problem", None) or "cannot be read"
+        problem = Problem("config.yaml", f"not valid YAML: {what}", (), file, line, column, None, "correct the file")
+        raise ConfigError([problem]) from None
+
+
 def _display(path: Path) -> str:
     try:
         return str(path.resolve().relative_to(Path.cwd()))

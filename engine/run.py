@@ -26,7 +26,7 @@ from engine.sinks.parquet import Part, Staging
 from engine.spec import Pipeline, secrets_of
 from engine.stages import Progress, Silent
 from engine.steps import reached
-from engine.types import compact, iso, parse_moment, redact
+from engine.types import compact, parse_moment, redact
 from engine.upkeep import collect
 
 if TYPE_CHECKING:
@@ -364,28 +364,20 @@ class _Run:
         self.progress.step("feast", "register")
         repo.write(self._offline_views())
         repo.apply()
-        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": {}}
+        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
         if self.plan.feast and self.plan.feast.materialize:
-            windows = {}
-            for view in self.plan.views:
-                # From the oldest file that no load has seen, to the newest of all: the store keeps what was written
-                # last, and that must be the newest, also after a backfill of older ones.
-                files = self.ledger.published(self.plan.pipeline, view.name)
-                fresh = [parse_moment(f["as_of"]) for f in files if f["state"] != "loaded"]
-                windows[view.name] = (min(fresh), max(parse_moment(f["as_of"]) for f in files))
-            self.progress.step("feast", "materialize")
-            repo.materialize(windows)
-            self.ledger.hold()
-            self.ledger.loaded(self.plan.pipeline, windows)
+            from engine.loading import load_views
+
+            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, progress=self.progress)
             reached("store.loaded")
-            self.report.feast["materialized"] = {v: [iso(a), iso(b)] for v, (a, b) in windows.items()}
+            self.report.feast["materialized"] = [view.to_dict() for view in loaded]
 
     def _repo(self) -> FeatureRepo | None:
         if self.plan.feast is None or self.plan.feast_repo is None:
             return None
         from engine.sinks.feast import FeatureRepo
 
-        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.feast.online_store.type)
+        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project)
 
     def _offline_views(self) -> list[OfflineView]:
         from engine.sinks.feast import OfflineView

@@ -20,6 +20,7 @@ STEPS = (
     "files.recorded",
     "file.published",
     "files.published",
+    "rows.loaded",
     "store.loaded",
     "run.finished",
     "landing.collected",

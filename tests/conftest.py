@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import ceph, mariadb, postgres
+from tests.servers import ceph, mariadb, postgres, redis
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +27,25 @@ def mariadb_server() -> Iterator[mariadb.MariaDB]:
 def ceph_server() -> Iterator[ceph.Ceph]:
     """An S3 gateway with one empty bucket."""
     with ceph.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[redis.Redis]:
+    """A Redis server with a password, empty."""
+    with redis.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_with_tls() -> Iterator[redis.Redis]:
+    """A Redis server that speaks TLS only."""
+    with redis.running_with_tls() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[redis.Redis]:
+    """A Redis cluster of three nodes."""
+    with redis.running_cluster() as server:
         yield server

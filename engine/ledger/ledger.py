@@ -23,7 +23,7 @@ from engine.ledger import quarantine as aside
 from engine.ledger.lease import Lease
 from engine.ledger.migrations import VERSION, migrate
 from engine.ledger.records import File, Piece, Quarantined, Read
-from engine.ledger.tables import files, fits, leases, pieces, published, reads, runs
+from engine.ledger.tables import files, fits, leases, loads, pieces, published, reads, runs
 from engine.types import iso, parse_moment, redact
 
 COMPLETE = ("done", "blocked")  # the states of runs that came to their end
@@ -467,11 +467,46 @@ class Ledger:
         with self._write() as connection:
             connection.execute(published.update().where(*mine).values(state="published"))
 
-    def loaded(self, pipeline: str, views: Iterable[str]) -> None:
-        """Records that the online store has been loaded from all published files of the views."""
-        mine = [published.c.pipeline == pipeline, published.c.view.in_(list(views))]
+    def load(self, pipeline: str, view: str) -> dict[str, Any] | None:
+        """The ``store`` that a view was loaded into last, and of a load that has not come to its end its ``files``
+        and ``position``; None before the first."""
+        query = sa.select(loads).where(loads.c.pipeline == pipeline, loads.c.view == view)
+        with self._read() as connection:
+            row = connection.execute(query).mappings().first()
+        return dict(row) if row else None
+
+    def loading(
+        self, pipeline: str, view: str, store: str, files: Mapping[str, str | None], position: Any = None
+    ) -> None:
+        """Records that a view is being loaded from ``files`` (path: sha256), up to the key ``position``; into
+        another store than before, nothing counts as loaded any more."""
         with self._write() as connection:
-            connection.execute(published.update().where(*mine, published.c.state == "published").values(state="loaded"))
+            mine = [loads.c.pipeline == pipeline, loads.c.view == view]
+            known = connection.execute(sa.select(loads.c.store).where(*mine)).scalar()
+            if known != store:
+                self._unload(connection, pipeline, view)
+                connection.execute(loads.insert().values(pipeline=pipeline, view=view, store=store, files={}))
+            connection.execute(loads.update().where(*mine).values(files=dict(files), position=position))
+
+    def loaded(self, pipeline: str, view: str, paths: Collection[str]) -> None:
+        """Records that the online store holds the newest rows of these published files."""
+        mine = [published.c.pipeline == pipeline, published.c.view == view, published.c.state == "published"]
+        with self._write() as connection:
+            connection.execute(
+                published.update().where(*mine, published.c.path.in_(list(paths))).values(state="loaded")
+            )
+            done = [loads.c.pipeline == pipeline, loads.c.view == view]
+            connection.execute(loads.update().where(*done).values(files={}, position=None))
+
+    def unload(self, pipeline: str, view: str) -> None:
+        """Forgets that a view has been loaded."""
+        with self._write() as connection:
+            self._unload(connection, pipeline, view)
+
+    def _unload(self, connection: sa.Connection, pipeline: str, view: str) -> None:
+        connection.execute(loads.delete().where(loads.c.pipeline == pipeline, loads.c.view == view))
+        mine = [published.c.pipeline == pipeline, published.c.view == view, published.c.state == "loaded"]
+        connection.execute(published.update().where(*mine).values(state="published"))
 
     def published(self, pipeline: str, view: str | None = None) -> list[dict[str, Any]]:
         """The files of a view (or of all) that are published, or that a killed run was about to publish; by as-of."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from engine.ledger.tables import files, leases, metadata, pieces, quarantine, reads, schema_version
+from engine.ledger.tables import files, leases, loads, metadata, pieces, quarantine, reads, schema_version
 
-VERSION = 4
+VERSION = 5
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -59,4 +59,9 @@ def _from_3(connection: sa.Connection) -> None:
         connection.execute(sa.text("ALTER TABLE pieces ADD COLUMN quarantined JSON"))
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
+def _from_4(connection: sa.Connection) -> None:
+    """It is known which online store was loaded, and how far; what was loaded before is loaded once more."""
+    loads.create(connection)
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}

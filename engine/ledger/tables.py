@@ -116,3 +116,12 @@ published = sa.Table(
     sa.Column("state", sa.String, nullable=False),  # publishing | published | loaded (into the online store)
     sa.Column("sha256", sa.String),
 )
+loads = sa.Table(
+    "loads",
+    metadata,
+    sa.Column("pipeline", sa.String, primary_key=True),
+    sa.Column("view", sa.String, primary_key=True),
+    sa.Column("store", sa.String, nullable=False),  # fingerprint of the online store that "loaded" is about
+    sa.Column("files", sa.JSON, nullable=False),  # path: sha256, of a load that has begun
+    sa.Column("position", sa.JSON),  # the last key of it that is stored; none once it is done
+)

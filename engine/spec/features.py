@@ -43,7 +43,7 @@ class ViewSpec(Spec):
 
 
 class OnlineStoreSpec(Spec):
-    """The store Feast serves from."""
+    """The store Feast serves from, in a feature repo that has no feature_store.yaml of its own."""
 
     type: Literal["sqlite"] = "sqlite"
 

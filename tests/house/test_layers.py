@@ -27,8 +27,8 @@ LAYERS = (
     ("demo",),
     ("report", "junit"),
     ("quarantine",),
-    ("run", "inspection", "data_file", "ingestion", "validation", "history"),
-    ("intake",),
+    ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
+    ("intake", "loading"),
     ("stages",),
     ("outcome",),
     ("landing", "plan", "plugin", "upkeep"),
@@ -40,9 +40,9 @@ LAYERS = (
 )
 # Heavy (or untamed) third-party packages, and the modules (or folders) that may name them.
 HOMES = {
-    "adbc_driver_manager": {"engine.sources.adbc"},
+    "adbc_driver_manager": {"engine.sources.adbc", "engine.sinks.online.sqlite"},
     "adbc_driver_postgresql": {"engine.sources.postgres_server"},
-    "adbc_driver_sqlite": {"engine.sources.sqlite"},
+    "adbc_driver_sqlite": {"engine.sources.sqlite", "engine.sinks.online.sqlite"},
     "connectorx": {"engine.sources.mysql_session"},
     # duck opens every connection; the others name its exceptions and types.
     "duckdb": {
@@ -52,14 +52,18 @@ HOMES = {
         "engine.checks.sql",
         "engine.features.compute",
         "engine.features.inputs",
+        "engine.sinks.online.newest",
         "engine.sources.duckdb_file",
     },
     "feast": {"engine.sinks.feast"},
     "fsspec": {"engine.sources.file"},
     "httpx": {"engine.sources.http"},
+    "mmh3": {"engine.sinks.online.redis"},
+    "numpy": {"engine.sinks.online"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},
+    "redis": {"engine.sinks.online.redis"},
     "rich": {"engine.report"},
     "s3fs": {"engine.sources.s3", "engine.objects"},
     "sqlalchemy": {"engine.ledger"},
@@ -89,6 +93,7 @@ WITHOUT_FRAMES = {
     "engine.plugin.kinds",
     "engine.problems",
     "engine.report",
+    "engine.sinks.online.config",
     "engine.sinks.paths",
     "engine.starter",
     "engine.steps",

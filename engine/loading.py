@@ -1,0 +1,230 @@
+"""Loading published views into the online store, and the proof that it holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from engine.errors import SinkError
+from engine.ledger import Ledger
+from engine.plan import Plan, ViewPlan
+from engine.sinks.feast import FeatureRepo, OfflineView, check_files
+from engine.sinks.online.config import read_config
+from engine.sinks.online.load import load
+from engine.sinks.online.newest import newest, sample
+from engine.sinks.online.store import Store, open_store
+from engine.sinks.online.values import as_stored
+from engine.stages import Progress
+from engine.types import iso, parse_moment
+
+PROVEN = 100  # entities that are read back after a load
+_AT_ONCE = 500  # keys that are asked for
+_STAMPS = ("event_timestamp", "created_timestamp")
+File = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded of a view.
+
+    Attributes:
+        as_of: the moments of the files whose newest rows were loaded; none where the store held them all.
+        rows: entities loaded now; fewer than there are where a load went on that had been cut off.
+        proven: entities read back through Feast and found equal to their newest published row.
+    """
+
+    view: str
+    as_of: tuple[datetime, ...]
+    rows: int
+    proven: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"view": self.view, "as_of": [iso(t) for t in self.as_of], "rows": self.rows, "proven": self.proven}
+
+
+def load_views(
+    plan: Plan,
+    ledger: Ledger,
+    repo: FeatureRepo,
+    views: Sequence[ViewPlan],
+    *,
+    progress: Progress,
+    full: bool = False,
+    proof: int | None = PROVEN,
+) -> list[Loaded]:
+    """Loads what the online store does not hold yet of the published views; the caller holds the pipeline's lease.
+
+    Args:
+        full: loads everything, whatever the ledger says.
+        proof: how many entities per view are read back through Feast and compared; None is all, 0 none.
+
+    Raises:
+        SinkError: the store cannot be reached or written, or gives back other values; loading again goes on.
+    """
+    config = read_config(repo.folder)
+    done = []
+    with open_store(config, repo) as store:
+        for view_plan in views:
+            files = [f for f in ledger.published(plan.pipeline, view_plan.name) if f["state"] != "publishing"]
+            if files:
+                progress.step("feast", view_plan.name)
+                view = offline_view(plan, view_plan, files)
+                loading = _Loading(plan, ledger, store, config.identity, view, files, full or not store.holds(view))
+                done.append((view, files, loading.run(progress, older_wins=not config.own)))
+    spill = plan.workdir / "spill"
+    found = []
+    for view, files, (fresh, rows) in done:
+        paths = [plan.output / f["path"] for f in files]
+        among = [plan.output / f["path"] for f in fresh] or paths
+        proven = 0
+        if proof != 0:
+            progress.step("feast", f"{view.name}: proof")
+            asked = None if proof is None else sample(view, among, proof)
+            expected = newest(view, paths, memory_limit=plan.memory_limit, spill=spill, among=asked)
+            proven = prove(repo, view, expected)
+        found.append(Loaded(view.name, tuple(parse_moment(f["as_of"]) for f in fresh), rows, proven))
+    return found
+
+
+class _Loading:
+    """One view on its way into the store."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        ledger: Ledger,
+        store: Store,
+        identity: str,
+        view: OfflineView,
+        files: Sequence[File],
+        full: bool,
+    ) -> None:
+        self.plan, self.ledger, self.store = plan, ledger, store
+        self.identity, self.view, self.files = identity, view, files
+        self.last = ledger.load(plan.pipeline, view.name)
+        if full or self.last is None or self.last["store"] != identity:
+            ledger.unload(plan.pipeline, view.name)
+            self.last, self.fresh = None, list(files)
+        else:
+            self.fresh = [f for f in files if f["state"] != "loaded"]
+
+    def run(self, progress: Progress, *, older_wins: bool) -> tuple[list[File], int]:
+        """Loads the files that no load has seen; gives them, and how many rows were stored.
+
+        Args:
+            older_wins: whether the store lets older rows take the place of newer ones.
+        """
+        if not self.fresh:
+            return [], 0
+        pipeline, view = self.plan.pipeline, self.view.name
+        asked: dict[str, str | None] = {f["path"]: f["sha256"] for f in self.fresh}
+        after = None
+        if self.last is not None and self.last["files"] == asked:
+            after = self.last["position"]
+        self.ledger.loading(pipeline, view, self.identity, asked, after)
+
+        def loaded(key: Any, rows: int) -> None:
+            self.ledger.loading(pipeline, view, self.identity, asked, key)
+            progress.rows(rows)
+
+        count = load(
+            self.store,
+            self.view,
+            [self.plan.output / f["path"] for f in self._beside(older_wins)],
+            memory_limit=self.plan.memory_limit,
+            spill=self.plan.workdir / "spill",
+            after=after,
+            loaded=loaded,
+        )
+        self.ledger.loaded(pipeline, view, list(asked))
+        return self.fresh, count
+
+    def _beside(self, older_wins: bool) -> list[File]:
+        """The fresh files, and those loaded ones whose rows theirs could wrongly take the place of: those of the same
+        second, as SQLite keeps no more; all newer ones, where the store itself does not look."""
+        seconds = {parse_moment(f["as_of"]).replace(microsecond=0) for f in self.fresh}
+        first = min(seconds)
+        return [
+            f
+            for f in self.files
+            if f in self.fresh
+            or (second := parse_moment(f["as_of"]).replace(microsecond=0)) in seconds
+            or (older_wins and second >= first)
+        ]
+
+
+def offline_view(plan: Plan, view_plan: ViewPlan, files: Sequence[File]) -> OfflineView:
+    """A published view as its newest file has it.
+
+    Raises:
+        SinkError: a file cannot be read, or the view's files differ in their columns.
+    """
+    path = plan.output / files[-1]["path"]
+    try:
+        schema = {name: str(dtype) for name, dtype in pl.read_parquet_schema(path).items()}
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SinkError(
+            f"the published file cannot be read: {error}",
+            code="online.unreadable",
+            where=str(path),
+            fix="`maestro verify` names what is amiss; publish that as-of again",
+        ) from None
+    key = view_plan.view.entity.key
+    features = tuple((name, dtype) for name, dtype in schema.items() if name not in (key, *_STAMPS))
+    view = OfflineView(
+        view_plan.name, view_plan.view.name, key, schema.get(key, "absent"), features, plan.output / view_plan.name
+    )
+    check_files(view)
+    return view
+
+
+def prove(repo: FeatureRepo, view: OfflineView, expected: Iterator[pl.DataFrame]) -> int:
+    """Reads rows back through Feast and compares them; gives how many there were.
+
+    Raises:
+        SinkError: values differ; features, counts and an example are named.
+    """
+    count = 0
+    wrong: dict[str, tuple[int, str]] = {}
+    for batch in expected:
+        for rows in batch.iter_slices(_AT_ONCE):
+            keys = rows[view.key].to_list()
+            found, since = repo.online_since(view.name, keys)
+            moments = rows["event_timestamp"].dt.epoch("s").to_list()
+            count += len(keys)
+            for name, _ in view.features:
+                values = as_stored(rows[name]).to_list()
+                for key, want, have, moment, then in zip(keys, values, found[name], moments, since[name], strict=True):
+                    if then <= moment and not _equal(want, have):  # what came later from elsewhere is not ours
+                        example = f"{view.key} {key!r}: online {have!r}, published {want!r}"
+                        times, first = wrong.get(name, (0, example))
+                        wrong[name] = (times + 1, first)
+    if wrong:
+        listed = "; ".join(f"{name} ({times:,}, such as {example})" for name, (times, example) in wrong.items())
+        raise SinkError(
+            f"of {count:,} entities compared, the online store gives other values than the newest published row in "
+            f"{listed}",
+            code="online.differs",
+            where=view.name,
+            fix="load everything: maestro materialize PIPELINE --full",
+        )
+    return count
+
+
+def _equal(want: Any, have: Any) -> bool:
+    if not isinstance(want, list) or not isinstance(have, list):
+        return bool(want == have)
+    return len(want) == len(have) and all(map(_same_item, want, have))
+
+
+def _same_item(want: Any, have: Any) -> bool:
+    """Within a list, Feast has NaN, and an empty text, empty bytes, false or NaN in place of null."""
+    if isinstance(have, float) and math.isnan(have):
+        return want is None or math.isnan(want)
+    return bool(want == have) or (want is None and have in ("", b"", False))

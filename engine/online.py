@@ -1,0 +1,106 @@
+"""The online store of a pipeline: loading it, and looking an entity up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.errors import ConfigError, Problem, UsageError, nearest
+from engine.ledger import Ledger
+from engine.loading import PROVEN, Loaded, load_views, offline_view
+from engine.plan import Plan, ViewPlan, compile_plan
+from engine.sinks.feast import FeatureRepo
+from engine.spec import Pipeline
+from engine.stages import Progress, Silent
+
+
+def materialize(
+    pipeline: Pipeline,
+    *,
+    views: Sequence[str] = (),
+    full: bool = False,
+    proof: int | None = PROVEN,
+    progress: Progress | None = None,
+) -> list[Loaded]:
+    """Loads what the online store does not hold yet of the published views.
+
+    Args:
+        views: only these.
+        full: loads everything, whatever the ledger says.
+        proof: how many entities per view are read back through Feast and compared; None is all, 0 none.
+
+    Raises:
+        ConfigError, UsageError: before anything is read.
+        SinkError: the store cannot be written, or gives back other values; loading again goes on.
+        LedgerError: a run is at work.
+    """
+    plan = compile_plan(pipeline, history=False)
+    repo = _repo(pipeline, plan)
+    chosen = [_view(plan, name) for name in views] or list(plan.views)
+    with _ledger(plan) as ledger, ledger.lease(plan.pipeline):
+        return load_views(plan, ledger, repo, chosen, full=full, proof=proof, progress=progress or Silent())
+
+
+def get(pipeline: Pipeline, view: str, keys: Sequence[str | int]) -> list[dict[str, Any]]:
+    """What the online store holds for each key, through Feast; None for what it does not know.
+
+    Raises:
+        ConfigError, UsageError: the pipeline has no such view, or a key is not of its type.
+        SinkError: Feast cannot answer.
+    """
+    plan = compile_plan(pipeline, history=False)
+    repo, view_plan = _repo(pipeline, plan), _view(plan, view)
+    with _ledger(plan) as ledger:
+        files = [f for f in ledger.published(plan.pipeline, view) if f["state"] != "publishing"]
+    if not files:
+        raise UsageError(f"nothing is published of {view}", code="online.unpublished", where=view, fix="run it first")
+    published = offline_view(plan, view_plan, files)
+    if published.key_dtype != "String":
+        keys = [_number(key, published.key) for key in keys]
+    return repo.online(view, keys)
+
+
+def _ledger(plan: Plan) -> Ledger:
+    if not Ledger.exists(plan.workdir, plan.ledger_url):
+        raise UsageError(
+            f"{plan.pipeline} has not run yet: there is no ledger",
+            code="ledger.missing",
+            where=str(plan.workdir),
+            fix="run the pipeline first, or correct workdir",
+        )
+    return Ledger(plan.workdir, plan.ledger_url)
+
+
+def _number(key: str | int, name: str) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise UsageError(
+            f"the key {name!r} is a number, {key!r} is none", code="online.key", where=name, fix="write the number"
+        ) from None
+
+
+def _repo(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
+    if plan.feast is None or plan.feast_repo is None:
+        problem = Problem(
+            "config.no_feast",
+            "the pipeline has no online store",
+            (),
+            fix="add a section such as feast: {repo: ./feature_repo, project: NAME}, and run it",
+        )
+        raise ConfigError([pipeline.locate(problem)])
+    return FeatureRepo(plan.feast_repo, plan.feast.project)
+
+
+def _view(plan: Plan, name: str) -> ViewPlan:
+    known = {view.name: view for view in plan.views}
+    if name not in known:
+        near = nearest(name, known)
+        raise UsageError(
+            f"there is no view {name!r}",
+            code="online.view",
+            where="view",
+            allowed=", ".join(known),
+            fix=f"did you mean {near!r}?" if near else "use one of the names above",
+        )
+    return known[name]

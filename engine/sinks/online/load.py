@@ -1,0 +1,40 @@
+"""Loading: the newest rows of published files into an online store, batch by batch, each of them durable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.sinks.feast import OfflineView
+from engine.sinks.online.newest import newest
+from engine.sinks.online.store import Store
+from engine.steps import reached
+
+
+def load(
+    store: Store,
+    view: OfflineView,
+    paths: Sequence[Path],
+    *,
+    memory_limit: str,
+    spill: Path,
+    after: Any = None,
+    loaded: Callable[[Any, int], object] = lambda *_: None,
+) -> int:
+    """Stores the newest row of each entity in these files; gives their number.
+
+    Args:
+        after: the key to go on behind.
+        loaded: hears of each batch, once it is stored, its last key and its number of rows.
+
+    Raises:
+        SinkError: a file cannot be read, or the store not written; all up to the last batch is stored.
+    """
+    count = 0
+    for rows in newest(view, paths, memory_limit=memory_limit, spill=spill, after=after):
+        store.write(view, rows)
+        count += rows.height
+        loaded(rows[view.key][-1], rows.height)
+        reached("rows.loaded")
+    return count

@@ -1,0 +1,210 @@
+"""Feast's Redis online store: one hash per entity, that all views of the entity share.
+
+Commands are put together as bytes in native code, for thousands of rows at a time; connections, passwords, TLS and
+the nodes of a cluster are redis-py's business, told by the repo's own ``connection_string``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from engine.errors import MissingExtra, SinkError
+from engine.sinks.feast import OfflineView
+from engine.sinks.online import keys, values
+from engine.sinks.online.arrays import constant, indices, join, lengths, to_arrow, varints
+from engine.sinks.online.config import StoreConfig
+from engine.types import redact
+
+_SENT = 4_000  # commands before their replies are read
+_SECONDS = 15  # to connect
+
+
+class Store:
+    """An open store; a context manager.
+
+    Raises:
+        SinkError: here and in all methods: the server cannot be reached, or refuses.
+        MissingExtra: redis-py is not installed.
+    """
+
+    def __init__(self, config: StoreConfig) -> None:
+        try:
+            import redis
+        except ImportError:
+            raise MissingExtra("redis", "redis", "loading a Redis online store") from None
+        self.config = config
+        self._failures: tuple[type[Exception], ...] = (redis.RedisError, OSError, TypeError, ValueError)
+        hosts, parameters = config.connection
+        self._where = ", ".join(hosts)
+        self._cluster = config.options.get("redis_type") == "redis_cluster"
+        parameters.setdefault("socket_connect_timeout", _SECONDS)
+        self._connections: dict[Any, tuple[Any, Any]] = {}
+        with self._worded():
+            places: list[dict[str, Any]] = [
+                dict(zip(("host", "port"), host.split(":"), strict=False)) for host in hosts
+            ]
+            if self._cluster:
+                nodes = [redis.cluster.ClusterNode(**place) for place in places]  # type: ignore[no-untyped-call]
+                self._client: Any = redis.RedisCluster(startup_nodes=nodes, **parameters)
+            else:
+                self._client = redis.Redis(**places[0], **parameters)
+                self._connection(None)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(*self._failures):
+            for pool, connection in self._connections.values():
+                connection.disconnect()
+                pool.release(connection)
+            self._client.close()
+
+    def holds(self, _: OfflineView) -> bool:
+        """A look at all keys would take too long: the ledger is believed."""
+        return True
+
+    def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
+        """Stores the newest rows of entities; what is stored and newer stays."""
+        stored = keys.encode(rows[view.key], self.config.key_version)
+        stored = join(stored, constant(self.config.project.encode(), len(stored)))
+        with self._worded():
+            for node, places in self._by_node(stored):
+                connection = self._connection(node)
+                for start in range(0, len(places), _SENT):
+                    part = places[start : start + _SENT]
+                    self._write(connection, view, stored.take(indices(part)), rows[part])
+
+    def _write(self, connection: Any, view: OfflineView, stored: Any, rows: pl.DataFrame) -> None:
+        moment = f"_ts:{view.name}".encode()
+        count = len(stored)
+        asked = join(constant(b"*3\r\n$4\r\nHGET\r\n", count), _argument(stored), _argument(moment, count))
+        before = _call(connection, asked, count)
+        newer = _not_older(rows["event_timestamp"], before)
+        if not newer.all():
+            rows = rows.filter(pl.Series(newer))
+            stored = stored.take(indices(np.flatnonzero(newer)))
+            count = len(stored)
+        if not count:
+            return
+        size = 2 + 2 * (len(view.features) + 1)
+        parts = [constant(b"*%d\r\n$4\r\nHSET\r\n" % size, count), _argument(stored)]
+        parts += [_argument(moment, count), _argument(_moments(rows["event_timestamp"]))]
+        for name, _ in view.features:
+            parts += [_argument(_field(view.name, name), count), _argument(values.encode(rows[name]))]
+        replies = count
+        if ttl := self.config.options.get("key_ttl_seconds"):
+            seconds = str(int(ttl)).encode()
+            parts += [constant(b"*3\r\n$6\r\nEXPIRE\r\n", count), _argument(stored), _argument(seconds, count)]
+            replies *= 2
+        _call(connection, join(*parts), replies)
+
+    def _by_node(self, stored: Any) -> Iterator[tuple[Any, Any]]:
+        """Which rows go to which node of the cluster; None where there is one server."""
+        if not self._cluster:
+            yield None, np.arange(len(stored))
+            return
+        slots = np.fromiter((self._client.keyslot(key) for key in stored.to_pylist()), np.int64, len(stored))
+        nodes: dict[str, tuple[Any, list[int]]] = {}
+        for slot in np.unique(slots).tolist():
+            node = self._client.nodes_manager.get_node_from_slot(slot)
+            nodes.setdefault(node.name, (node, []))[1].append(slot)
+        for node, owned in nodes.values():
+            yield node, np.flatnonzero(np.isin(slots, owned))
+
+    def _connection(self, node: Any) -> Any:
+        name = node.name if node is not None else None
+        if name not in self._connections:
+            client = self._client if node is None else self._client.get_redis_connection(node)
+            pool = client.connection_pool
+            self._connections[name] = (pool, pool.get_connection())
+        return self._connections[name][1]
+
+    @contextmanager
+    def _worded(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failures as error:
+            for _, connection in self._connections.values():
+                with suppress(*self._failures):
+                    connection.disconnect()
+            raise SinkError(
+                f"Redis failed: {redact(str(error) or type(error).__name__, self.config.secrets)}",
+                code="online.redis",
+                where=self._where,
+                fix="check online_store in feature_store.yaml and that the server is up; then run again: it goes on",
+            ) from None
+
+
+def _call(connection: Any, commands: Any, replies: int) -> list[Any]:
+    """Sends commands as they stand, and gives the replies."""
+    buffer = commands.buffers()[2]
+    end = int(lengths(commands).sum())
+    connection.send_packed_command([memoryview(buffer)[:end]])
+    found = [connection.read_response(disable_decoding=True) for _ in range(replies)]
+    for reply in found:
+        if isinstance(reply, Exception):
+            raise reply
+    return found
+
+
+def _argument(found: Any, count: int | None = None) -> Any:
+    """An argument of a Redis command: its size, and itself; for all rows the same, or each its own."""
+    if isinstance(found, bytes):
+        return constant(b"$%d\r\n%s\r\n" % (len(found), found), count or 0)
+    sizes = pl.Series("size", lengths(found))
+    if sizes.n_unique() == 1:
+        head = constant(b"$%d\r\n" % sizes[0], len(found))
+    else:
+        head = to_arrow(pl.select(pl.format("${}\r\n", sizes)).to_series().cast(pl.Binary))
+    return join(head, found, constant(b"\r\n", len(found)))
+
+
+def _field(view: str, feature: str) -> bytes:
+    import mmh3
+
+    return struct.pack("<I", mmh3.hash(f"{view}:{feature}", signed=False))
+
+
+def _moments(column: pl.Series) -> Any:
+    """Protobuf timestamps: seconds and nanoseconds, zeros left out."""
+    moments = column.cast(pl.Int64)
+    seconds = (moments // 1_000_000).to_numpy()
+    nanos = (moments % 1_000_000 * 1_000).to_numpy()
+    parts = []
+    for tag, number in ((b"\x08", seconds), (b"\x10", nanos)):
+        there = number != 0
+        parts += [constant(tag, len(number), there), varints(number.astype(np.int64).view(np.uint64), there)]
+    return join(*parts)
+
+
+def _not_older(column: pl.Series, stored: list[Any]) -> Any:
+    """Which rows are equal to or newer than what is stored."""
+    known: dict[bytes | None, int] = {None: np.iinfo(np.int64).min}
+    for found in set(stored) - {None}:
+        known[found] = _microseconds(found)
+    before = np.fromiter((known[found] for found in stored), np.int64, len(stored))
+    return column.cast(pl.Int64).to_numpy() >= before
+
+
+def _microseconds(stored: bytes) -> int:
+    """A protobuf timestamp; what is finer counts as later."""
+    numbers = {1: 0, 2: 0}
+    place = 0
+    while place < len(stored):
+        field, value, shift = stored[place] >> 3, 0, 0
+        while True:
+            place += 1
+            value |= (stored[place] & 0x7F) << shift
+            shift += 7
+            if stored[place] < 0x80:
+                break
+        place += 1
+        numbers[field] = value - 2**64 if value >= 2**63 else value
+    return numbers[1] * 1_000_000 - (-numbers[2] // 1_000)

@@ -1,0 +1,54 @@
+"""What every online store can do, and which of them a feature repo has."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+import polars as pl
+
+from engine.sinks.feast import FeatureRepo, OfflineView
+from engine.sinks.online.config import StoreConfig
+
+
+class Store(Protocol):
+    """An open online store."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def holds(self, view: OfflineView, /) -> bool:
+        """Whether anything has been loaded of the view, as far as can be told; True where it cannot."""
+
+    def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
+        """Stores the newest rows of entities; what is stored and newer stays.
+
+        Args:
+            rows: the key, the features, ``event_timestamp`` and ``created_timestamp``.
+
+        Raises:
+            SinkError: the store cannot be reached or written; writing the same rows again is right.
+        """
+
+
+def open_store(config: StoreConfig, repo: FeatureRepo) -> Store:
+    """The store of a feature repo: by our own loader, or through Feast.
+
+    Raises:
+        SinkError: it cannot be reached.
+        MissingExtra: what it takes is not installed.
+    """
+    if config.own and config.type == "sqlite":
+        from engine.sinks.online import sqlite
+
+        return sqlite.Store(config)
+    if config.own and config.type == "redis":
+        from engine.sinks.online import redis
+
+        return redis.Store(config)
+    from engine.sinks.online import other
+
+    return other.Store(repo)
