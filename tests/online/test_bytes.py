@@ -27,7 +27,7 @@ ITEMS: dict[str, st.SearchStrategy[Any]] = {
     "yes": st.booleans(),
     "text": st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
     "raw": st.binary(max_size=200),
-    "moment": st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)),  # noqa: DTZ001
+    "moment": st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)),
 }
 
 
@@ -41,22 +41,27 @@ def _quiet() -> Iterator[None]:
 
 
 def columns(name: str) -> st.SearchStrategy[list[Any]]:
-    """Values of a type that Feast has one way to store: integers beside nulls go through floats there."""
+    """Values of a type that Feast has one way to store; where it has not, see below."""
     if name in SCALARS:
         items = st.integers(-(2**53), 2**53) if name == "whole" else ITEMS[name]
-        return st.one_of(st.lists(ITEMS[name], max_size=12), st.lists(st.none() | items, max_size=12))
+        if name == "raw":
+            items = st.binary(min_size=1, max_size=200)
+        whole = items if name == "raw" else ITEMS[name]
+        return st.one_of(st.lists(whole, max_size=12), st.lists(st.none() | items, max_size=12))
     item = ITEMS[name[:-1]]
     inner = st.lists(item if name in ("wholes", "smalls") else st.none() | item, max_size=5)
     return st.lists(st.none() | inner, max_size=6)
 
 
 def by_feast(column: pl.Series, name: str) -> list[Any]:
+    from feast import types
     from feast.type_map import python_values_to_proto_values
-    from feast.types import from_string
 
     from engine.sinks.feast import _FEATURE_TYPES
 
-    kind = from_string(_FEATURE_TYPES[str(column.dtype)]).to_value_type()
+    inner = _FEATURE_TYPES[str(column.dtype)].removeprefix("Array(").removesuffix(")")
+    scalar = getattr(types, inner)
+    kind = (types.Array(scalar) if isinstance(column.dtype, pl.List) else scalar).to_value_type()
     held = column.to_arrow(compat_level=pl.CompatLevel.oldest()).to_numpy(zero_copy_only=False)
     return python_values_to_proto_values(held, kind)
 
@@ -80,7 +85,11 @@ def test_any_value(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=st.text("abcdé_", min_size=1), texts=st.lists(ITEMS["text"], min_size=1), numbers=st.lists(ITEMS["whole"], min_size=1))
+@given(
+    name=st.text("abcdé_", min_size=1),
+    texts=st.lists(ITEMS["text"], min_size=1),
+    numbers=st.lists(ITEMS["whole"], min_size=1),
+)
 def test_any_key(version: int, name: str, texts: list[str], numbers: list[int]) -> None:
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -99,6 +108,13 @@ def test_integers_beside_nulls_are_exact_where_feast_corrupts_them() -> None:
     [proto, _] = by_feast(column, "whole")
     assert proto.int64_val == 2**53
     assert values.encode(column).to_pylist() == [b"\x20\x81\x80\x80\x80\x80\x80\x80\x10", b""]
+
+
+def test_empty_bytes_are_not_null_where_feast_has_seen_no_others() -> None:
+    column = pl.Series("raw", [b"", None])
+    assert [proto.SerializeToString() for proto in by_feast(column, "raw")] == [b"", b""]
+    assert values.encode(column).to_pylist() == [b"\n\x00", b""]
+    assert [p.SerializeToString() for p in by_feast(pl.Series("raw", [b"", b"a"]), "raw")] == [b"\n\x00", b"\n\x01a"]
 
 
 def test_a_list_of_integers_with_a_null_inside_is_refused_as_by_feast() -> None:

@@ -66,9 +66,7 @@ def running_with_tls() -> Iterator[Redis]:
         new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
         run(program("openssl"), *new, "-keyout", key, "-out", certificate, *subject, user=user)
         tls = ("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate)
-        with _server(
-            home, user, port, "--port", "0", "--tls-port", str(port), *tls, "--tls-auth-clients", "no"
-        ):
+        with _server(home, user, port, "--port", "0", "--tls-port", str(port), *tls, "--tls-auth-clients", "no"):
             yield Redis(
                 f"127.0.0.1:{port},password={PASSWORD},ssl=true,ssl_ca_certs={certificate}",
                 authority=Path(certificate),

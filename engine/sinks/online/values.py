@@ -1,7 +1,8 @@
 """Values as Feast stores them: bytes of its protobuf message ``Value``, a whole column at a time.
 
 Where Feast has no one way, ours is this: integers are exact beside nulls too (Feast takes them through floats, and
-corrupts those beyond 2^53), and lists that it cannot store are refused.
+corrupts those beyond 2^53), empty bytes are no null (they are for Feast in a batch that has no others), and lists that
+it cannot store are refused.
 """
 
 from __future__ import annotations
