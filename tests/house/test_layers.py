@@ -103,6 +103,7 @@ WITHOUT_FRAMES = {
 HEAVY = {
     *("polars", "_polars_runtime_32", "duckdb", "_duckdb", "pyarrow", "feast", "pandas", "numpy", "sqlalchemy"),
     *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore", "pymysql", "psycopg"),
+    *("redis", "mmh3"),
 }
 
 
@@ -283,6 +284,8 @@ step("plan as of nonsense", lambda: main(["plan", "right.yaml", "--as-of", "tomo
 for action in ("list", "show --source s", "replay", "drop --source s"):
     name, *more = action.split()
     step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
+step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
+step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
 step("schema", lambda: main(["schema"]))

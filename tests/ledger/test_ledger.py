@@ -35,10 +35,12 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "forget_tables": lambda book: book.forget_tables(["read1"]),
     "publishing": lambda book: book.publishing("run1", "p", {"v": (AT, {"a": 1})}, [part("v", AT)]),
     "published_all": lambda book: book.published_all("run1"),
-    "loaded": lambda book: book.loaded("p", ["v"]),
+    "loading": lambda book: book.loading("p", "v", "store1", {"x": None}, "key1"),
+    "loaded": lambda book: book.loaded("p", "v", ["x"]),
+    "unload": lambda book: book.unload("p", "v"),
 }
 READS = {"exists", "close", "lease", "hold", "unfinished", "runs", "pieces", "table", "reads", "tables"}
-READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined"}
+READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined", "load"}
 
 
 def test_every_public_call_is_known_to_these_tests() -> None:
@@ -227,4 +229,4 @@ def test_the_ledger_is_durable(tmp_path: Path) -> None:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 2]
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(4,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(5,)]

@@ -230,9 +230,36 @@ def test_fits_are_versioned_and_published_files_replaced(book: Ledger) -> None:
     assert (first["run_id"], first["rows"], first["state"], first["sha256"]) == ("run2", 4, "publishing", "ef" * 32)
     assert (second["run_id"], second["state"]) == ("run1", "published")
     book.published_all("run2")
-    book.loaded("p", ["v"])
-    assert {f["state"] for f in book.published("p")} == {"loaded"}
     assert book.published("q") == []
+
+
+def test_what_is_loaded_is_known_for_one_store(book: Ledger) -> None:
+    begin(book)
+    files = [part("v", AT, path="v/a"), part("v", AT + DAY, path="v/b")]
+    book.publishing("run1", "p", {"v": (AT, {})}, files)
+    book.published_all("run1")
+    first, second = (file["path"] for file in book.published("p", "v"))
+
+    def states() -> list[str]:
+        return [file["state"] for file in book.published("p", "v")]
+
+    assert book.load("p", "v") is None
+    book.loading("p", "v", "store1", {first: "ab"})
+    book.loading("p", "v", "store1", {first: "ab"}, 7)
+    found = book.load("p", "v")
+    assert found == {"pipeline": "p", "view": "v", "store": "store1", "files": {first: "ab"}, "position": 7}
+    book.loaded("p", "v", [first])
+    assert states() == ["loaded", "published"]
+    book.loading("p", "v", "store1", {second: "ab"}, "u7")
+    assert states() == ["loaded", "published"]
+    book.loaded("p", "v", [second])
+    found = book.load("p", "v")
+    assert found == {"pipeline": "p", "view": "v", "store": "store1", "files": {}, "position": None}
+    book.loading("p", "v", "store2", {first: "ab"})
+    assert states() == ["published", "published"], "the other store holds nothing of it"
+    book.loaded("p", "v", [first, second])
+    book.unload("p", "v")
+    assert (states(), book.load("p", "v")) == (["published", "published"], None)
 
 
 def test_the_epoch_grows_with_each_holder(opened: Opened) -> None:

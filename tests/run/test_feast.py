@@ -49,7 +49,8 @@ def test_a_repo_of_someone_elses_is_refused_before_anything_is_read(tmp_path: Pa
     (tmp_path / "repo" / "feature_store.yaml").write_text("project: mine\n")
     with pytest.raises(SinkError) as caught:
         run(tmp_path, features=RAW, feast=FEAST)
-    assert caught.value.code == "feast.not_ours"
+    assert caught.value.code == "feast.project"
+    assert "'mine'" in caught.value.message
     assert not (tmp_path / ".maestro" / "landing").exists()
     assert (tmp_path / "repo" / "feature_store.yaml").read_text() == "project: mine\n"
 

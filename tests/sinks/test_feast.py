@@ -17,6 +17,9 @@ import pytest
 
 from engine.errors import MissingExtra, SinkError
 from engine.sinks.feast import FeatureRepo, OfflineView
+from engine.sinks.online.config import read_config
+from engine.sinks.online.load import load
+from engine.sinks.online.store import open_store
 
 OLD, MIDDLE, NEW = (datetime(2025, 3, 29 + i, 1, 30, 5, 250_000, tzinfo=UTC) for i in range(3))
 FEATURES = (("score", "Float64"), ("tasks", "Int64"), ("level", "String"), ("active", "Boolean"))
@@ -62,7 +65,7 @@ class World:
         self.repo = FeatureRepo(root / "feature_repo", "work_tracking")
 
     def publish(self, *moments: datetime) -> None:
-        """Publishes, registers and loads as a run does: the window ends at the newest published as-of."""
+        """Publishes, registers and loads as a run does."""
         for view in self.views:
             for as_of in moments:
                 folder = view.path / f"event_date={as_of:%Y-%m-%d}"
@@ -71,8 +74,10 @@ class World:
                 rows(view.key, keys, as_of).write_parquet(folder / f"part-{as_of:%Y%m%dT%H%M%SZ}.parquet")
         self.repo.write(self.views)
         self.repo.apply()
-        newest = max(self.offline(self.views[0])["event_timestamp"])
-        self.repo.materialize({v.name: (min(moments), newest) for v in self.views})
+        with open_store(read_config(self.repo.folder), self.repo) as store:
+            for view in self.views:
+                fresh = [path for as_of in moments for path in view.path.rglob(f"*-{as_of:%Y%m%dT%H%M%SZ}.parquet")]
+                load(store, view, fresh, memory_limit="512MiB", spill=self.root / "spill")
 
     def offline(self, view: OfflineView) -> pl.DataFrame:
         return pl.read_parquet(view.path / "**/*.parquet", hive_partitioning=False).fill_nan(None)
@@ -194,45 +199,43 @@ def test_a_removed_view_leaves_the_registry_and_what_others_registered_stays(cop
         copy.repo.online("task_features", [1])
 
 
-def test_a_run_killed_while_loading_can_load_again(copy: World) -> None:
-    from feast.feature_view import FeatureViewState
-
-    store = copy.store()
-    view = store.get_feature_view("user_features")
-    view.state = FeatureViewState.MATERIALIZING
-    store.registry.apply_feature_view(view, copy.repo.project)
-    copy.publish(NEW)
-    assert_online_is_newest(copy)
-
-
 def test_failures_of_feast_are_sink_errors_with_a_way_out(copy: World) -> None:
     with pytest.raises(SinkError, match="nope does not exist") as unknown:
-        copy.repo.materialize({"nope": (OLD, NEW)})
-    assert (unknown.value.code, unknown.value.exit_code) == ("feast.materialize", 3)
+        copy.repo.writer()("nope", rows("user_id", USERS, NEW))
+    assert (unknown.value.code, unknown.value.exit_code) == ("feast.load", 3)
     assert unknown.value.fix
     with pytest.raises(SinkError, match="invalid literal") as key:
         copy.repo.online("task_features", ["not a number"])
     assert key.value.code == "feast.online"
-    shutil.rmtree(copy.views[0].path)
-    copy.repo.apply()
-    with pytest.raises(SinkError, match="No files found"):
-        copy.repo.materialize({"user_features": (OLD, NEW)})
 
 
 # --- without Feast ---
 
 
-@pytest.mark.parametrize("name", ["feature_store.yaml", "definitions.py"])
-def test_a_file_that_is_not_ours_is_never_overwritten(tmp_path: Path, name: str) -> None:
+def test_definitions_that_are_not_ours_are_never_overwritten(tmp_path: Path) -> None:
     world = World(tmp_path)
-    theirs = world.repo.folder / name
+    theirs = world.repo.folder / "definitions.py"
     theirs.parent.mkdir()
     theirs.write_bytes(b"# mine \xff\n")
     with pytest.raises(SinkError, match=r"choose another feast\.repo") as error:
         world.repo.write(world.views)
     assert (error.value.code, error.value.where) == ("feast.not_ours", str(theirs))
-    assert [p.name for p in world.repo.folder.iterdir()] == [name]
+    assert [p.name for p in world.repo.folder.iterdir()] == ["definitions.py"]
     assert theirs.read_bytes() == b"# mine \xff\n"
+
+
+def test_a_configuration_that_is_not_ours_stays_and_must_be_of_the_project(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    theirs = world.repo.folder / "feature_store.yaml"
+    theirs.parent.mkdir()
+    theirs.write_text("project: another\nregistry: data/registry.db\n")
+    with pytest.raises(SinkError, match="the project 'another'") as error:
+        world.repo.write(world.views)
+    assert (error.value.code, error.value.where) == ("feast.project", str(theirs))
+    theirs.write_text("project: work_tracking # mine\nregistry: data/registry.db\n")
+    world.repo.write(world.views)
+    assert theirs.read_text() == "project: work_tracking # mine\nregistry: data/registry.db\n"
+    assert (world.repo.folder / "definitions.py").exists()
 
 
 def test_definitions_find_data_beside_the_repo_from_their_own_place_and_other_data_where_it_is(
