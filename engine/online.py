@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, Problem, UsageError, nearest
 from engine.ledger import Ledger
-from engine.loading import PROVEN, Loaded, load_views, offline_view
 from engine.plan import Plan, ViewPlan, compile_plan
 from engine.sinks.feast import FeatureRepo
 from engine.spec import Pipeline
 from engine.stages import Progress, Silent
+
+if TYPE_CHECKING:
+    from engine.loading import Loaded
 
 
 def materialize(
@@ -19,7 +21,7 @@ def materialize(
     *,
     views: Sequence[str] = (),
     full: bool = False,
-    proof: int | None = PROVEN,
+    proof: int | None = 100,
     progress: Progress | None = None,
 ) -> list[Loaded]:
     """Loads what the online store does not hold yet of the published views.
@@ -31,12 +33,15 @@ def materialize(
 
     Raises:
         ConfigError, UsageError: before anything is read.
+        MissingExtra: Feast or the store's client is not installed.
         SinkError: the store cannot be written, or gives back other values; loading again goes on.
         LedgerError: a run is at work.
     """
     plan = compile_plan(pipeline, history=False)
     repo = _repo(pipeline, plan)
     chosen = [_view(plan, name) for name in views] or list(plan.views)
+    from engine.loading import load_views
+
     with _ledger(plan) as ledger, ledger.lease(plan.pipeline):
         return load_views(plan, ledger, repo, chosen, full=full, proof=proof, progress=progress or Silent())
 
@@ -46,10 +51,13 @@ def get(pipeline: Pipeline, view: str, keys: Sequence[str | int]) -> list[dict[s
 
     Raises:
         ConfigError, UsageError: the pipeline has no such view, or a key is not of its type.
+        MissingExtra: Feast or the store's client is not installed.
         SinkError: Feast cannot answer.
     """
     plan = compile_plan(pipeline, history=False)
     repo, view_plan = _repo(pipeline, plan), _view(plan, view)
+    from engine.loading import offline_view
+
     with _ledger(plan) as ledger:
         files = [f for f in ledger.published(plan.pipeline, view) if f["state"] != "publishing"]
     if not files:
@@ -89,7 +97,9 @@ def _repo(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
             fix="add a section such as feast: {repo: ./feature_repo, project: NAME}, and run it",
         )
         raise ConfigError([pipeline.locate(problem)])
-    return FeatureRepo(plan.feast_repo, plan.feast.project)
+    repo = FeatureRepo(plan.feast_repo, plan.feast.project)
+    repo.check()
+    return repo
 
 
 def _view(plan: Plan, name: str) -> ViewPlan:

@@ -23,16 +23,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from measure import Measurement, measure
 from reporting import about, spread, table
 from views import make
 
-from tests.servers import redis
-
+ROOT = Path(__file__).parents[2]
 WORK = ROOT / "benchmarks" / ".data" / "online"
 CONTENDERS = {"ours": ("ours", "plain"), "ours_proven": ("ours", "proven"), "feast": ("feast", "plain")}
 MUST = {"sqlite": 3, "redis": 8}
@@ -41,8 +38,8 @@ INTRODUCTION = """\
 
 Made by `benchmarks/online/run.py`: the newest row of each entity, 14 features (8 floats with nulls, 4 integers, a text,
 a boolean; text keys), from one published Parquet file into an empty store on this machine. `feast` is
-`FeatureStore.materialize` with `online_write_batch_size` as below, `ours` our loader, `ours_proven` the same and then 100
-entities read back through Feast and compared.
+`FeatureStore.materialize` with `online_write_batch_size` as below, `ours` our loader, `ours_proven` the same and then
+100 entities read back through Feast and compared.
 
 Stored bytes come first: every key and field of the store, compared with what Feast had stored. Each run is a fresh
 process over an empty store; every round runs each contender once. `inside` are the seconds from the end of the imports;
@@ -70,7 +67,7 @@ class Store:
 
     name: str
     folder: Path
-    server: redis.Redis | None
+    server: Any = None
 
     def empty(self) -> None:
         if self.server:
@@ -147,6 +144,9 @@ def _options() -> argparse.Namespace:
 
 @contextmanager
 def _store(name: str, entities: int, batch: int) -> Iterator[Store]:
+    sys.path.insert(0, str(ROOT))
+    from tests.servers import redis
+
     folder = WORK / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -15,6 +15,7 @@ import pytest
 
 from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
+from engine.cli import main
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
 from engine.plan import compile_plan
@@ -23,6 +24,7 @@ from engine.spec.rest import Pagination
 from tests.run.world import ACTIVITIES
 from tests.servers import rest
 from tests.servers.ceph import ACCESS_KEY, SECRET_KEY, Ceph
+from tests.servers.redis import Redis
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -123,6 +125,29 @@ def test_the_contract_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert source.metrics.failed_by_column == {"contract.price": 1}
 
 
+def test_the_online_store_example_runs_as_it_stands(
+    world: Path, redis_server: Redis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis_server.flush()
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("REDIS", redis_server.connection_string)
+    users = "users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}"
+    features = "features: {user_features: {}}\nfeast: {repo: ./repo, project: work}"
+    (world / "pipeline.yaml").write_text(f"version: 1\nname: work\nsources: {{{users}}}\n{features}\n")
+    (configuration,) = [block for block in blocks("yaml") if "registry:" in block]
+    (world / "repo").mkdir()
+    (world / "repo" / "feature_store.yaml").write_text(configuration)
+    run_pipeline(load_pipeline("pipeline.yaml"), as_of="2025-10-04")
+    [commands] = [block for block in blocks("sh") if "--proof all" in block]
+    for line in commands.splitlines():
+        capsys.readouterr()
+        assert main(line.partition("#")[0].split()[1:]) == 0
+    assert capsys.readouterr().out == "user_features: nothing new; 2 read back and found equal\n"
+    [look] = re.findall("maestro (online get .*?)  ", README)
+    assert main(look.split()) == 0
+    assert "tasks_completed_7d" in capsys.readouterr().out
+
+
 def test_the_checks_are_all_there_are() -> None:
     rows = re.findall(r"^\| (\w+) \| `(\w+): .* \| (ERROR|WARNING) \|$", README, re.MULTILINE)
     assert sorted(name for name, _, _ in rows) == sorted(FAMILIES)
@@ -193,7 +218,7 @@ def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, mon
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (6, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (7, 3)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:
