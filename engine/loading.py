@@ -34,7 +34,8 @@ class Loaded:
 
     Attributes:
         as_of: the moments of the files whose newest rows were loaded; none where the store held them all.
-        rows: entities loaded now; fewer than there are where a load went on that had been cut off.
+        rows: entities handed to the store now, also such as it has newer rows of; fewer than there are where a load
+            went on that had been cut off.
         proven: entities read back through Feast and found equal to their newest published row.
     """
 
