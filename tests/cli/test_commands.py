@@ -26,12 +26,26 @@ COMMANDS = (
     "runs",
     "verify",
     "gc",
+    "materialize",
+    "online get",
     *QUARANTINE,
     "validate",
     "sources",
     "schema",
 )
-REPORTING = ("check", "plan", "run", "runs", "verify", "gc", *QUARANTINE, "validate", "sources")
+REPORTING = (
+    "check",
+    "plan",
+    "run",
+    "runs",
+    "verify",
+    "gc",
+    "materialize",
+    "online get",
+    *QUARANTINE,
+    "validate",
+    "sources",
+)
 
 
 def tree() -> dict[str, argparse.ArgumentParser]:
