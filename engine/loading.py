@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -81,8 +82,8 @@ def load_views(
     spill = plan.workdir / "spill"
     found = []
     for view, files, (fresh, rows) in done:
-        paths = [plan.output / f["path"] for f in files]
-        among = [plan.output / f["path"] for f in fresh] or paths
+        paths = [_output(plan) / f["path"] for f in files]
+        among = [_output(plan) / f["path"] for f in fresh] or paths
         proven = 0
         if proof != 0:
             progress.step("feast", f"{view.name}: proof")
@@ -137,7 +138,7 @@ class _Loading:
         count = load(
             self.store,
             self.view,
-            [self.plan.output / f["path"] for f in self._beside(older_wins)],
+            [_output(self.plan) / f["path"] for f in self._beside(older_wins)],
             memory_limit=self.plan.memory_limit,
             spill=self.plan.workdir / "spill",
             after=after,
@@ -166,7 +167,7 @@ def offline_view(plan: Plan, view_plan: ViewPlan, files: Sequence[File]) -> Offl
     Raises:
         SinkError: a file cannot be read, or the view's files differ in their columns.
     """
-    path = plan.output / files[-1]["path"]
+    path = _output(plan) / files[-1]["path"]
     try:
         schema = {name: str(dtype) for name, dtype in pl.read_parquet_schema(path).items()}
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -179,10 +180,15 @@ def offline_view(plan: Plan, view_plan: ViewPlan, files: Sequence[File]) -> Offl
     key = view_plan.view.entity.key
     features = tuple((name, dtype) for name, dtype in schema.items() if name not in (key, *_STAMPS))
     view = OfflineView(
-        view_plan.name, view_plan.view.name, key, schema.get(key, "absent"), features, plan.output / view_plan.name
+        view_plan.name, view_plan.view.name, key, schema.get(key, "absent"), features, _output(plan) / view_plan.name
     )
     check_files(view)
     return view
+
+
+def _output(plan: Plan) -> Path:
+    """Where the published files lie; a local folder, where there is Feast."""
+    return Path(str(plan.output))
 
 
 def prove(repo: FeatureRepo, view: OfflineView, expected: Iterator[pl.DataFrame]) -> int:
