@@ -1,0 +1,210 @@
+"""Reading a file that is not trusted: in a process of its own, with limits of memory and time, and nothing to steal.
+
+The child gets a path and what the format needs, no more; its environment is bare, it can write no file, and what it
+hands back is looked through again. A crash, a hang or too much memory end the child, and the read with an error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.ipc
+
+from engine.errors import SourceError
+from engine.sources import formats
+from engine.sources.formats import Job, Part
+from engine.spec import Csv, Limits
+
+_LENGTHS = struct.Struct("<QQ")
+_MOST = 2**31  # bytes of a message
+_BARE = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
+
+
+def read(job: Job) -> Iterator[Part]:
+    """As `engine.sources.formats.read`, in a child."""
+    if isinstance(job.body, bytes):
+        raise TypeError("an untrusted file is read where it lies")
+    environment = {name: os.environ[name] for name in _BARE if name in os.environ}
+    environment |= {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "POLARS_MAX_THREADS": "1"}
+    environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine.sources.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        close_fds=True,
+    )
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(job.limits.seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield from _parts(job, process, late)
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
+
+
+def _parts(job: Job, process: subprocess.Popen[bytes], late: threading.Event) -> Iterator[Part]:
+    assert process.stdin is not None  # noqa: S101 - a pipe
+    assert process.stdout is not None  # noqa: S101 - a pipe
+    try:
+        process.stdin.write(_described(job))
+        process.stdin.close()
+    except BrokenPipeError:
+        pass
+    while True:
+        message = _message(process.stdout)
+        if message is None:
+            raise _ended(job, process.wait(), late.is_set())
+        head, body = message
+        if "end" in head:
+            return
+        if "error" in head:
+            raise SourceError(**head["error"])
+        with formats.failures(job):
+            yield _part(head, body)
+
+
+def _part(head: dict[str, Any], body: bytes) -> Part:
+    """A part as the child gave it, looked through anew."""
+    with pa.ipc.open_stream(body) as stream:
+        table = stream.read_all()
+    table.validate(full=True)
+    frame = pl.DataFrame(table) if table.num_columns else pl.DataFrame(height=int(head["rows"]))
+    if frame.height != head["rows"]:
+        raise ValueError("the process that read it miscounted")
+    return Part(frame, int(head["first"]), str(head["place"]), bool(head["open"]), head["kinds"])
+
+
+def _ended(job: Job, code: int, late: bool) -> SourceError:
+    """The child has gone without a word."""
+    limits = job.limits
+    if late or code == -signal.SIGXCPU:
+        message = f"reading it took more than {limits.seconds} seconds"
+        return formats.beyond(job, message, "seconds")
+    if code in (-signal.SIGKILL, _NO_MEMORY):
+        return formats.beyond(job, f"reading it took more than {limits.memory:,} bytes of memory", "memory")
+    what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return formats.fault(
+        job,
+        f"it broke the process that read it ({what}); nothing else was harmed",
+        code="source.crashed",
+        fix="leave it out: it is damaged, or made to do harm",
+    )
+
+
+# --- the child -----------------------------------------------------------------------------------------------------
+
+_NO_MEMORY = 77  # exit code
+
+
+def _described(job: Job) -> bytes:
+    plain = {
+        "body": str(job.body),
+        "form": job.form,
+        "origin": job.origin,
+        "name": job.name,
+        "compression": job.compression,
+        "batch": job.batch,
+        "texts": sorted(job.texts),
+        "slice": list(job.slice),
+        "csv": job.csv.model_dump(mode="json"),
+        "limits": job.limits.model_dump(mode="json"),
+    }
+    return json.dumps(plain).encode()
+
+
+def _job(text: bytes) -> Job:
+    plain = json.loads(text)
+    job = Job(Path(plain["body"]), plain["form"], plain["origin"], plain["name"], plain["compression"])
+    return replace(
+        job,
+        batch=plain["batch"],
+        texts=frozenset(plain["texts"]),
+        slice=tuple(plain["slice"]),
+        csv=Csv.model_validate(plain["csv"] | {"null_values": tuple(plain["csv"]["null_values"])}),
+        limits=Limits.model_validate(plain["limits"]),
+    )
+
+
+def _message(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
+    """What comes next; None once the other side is gone, or gives what is none."""
+    lengths = pipe.read(_LENGTHS.size)
+    if len(lengths) < _LENGTHS.size:
+        return None
+    head, body = _LENGTHS.unpack(lengths)
+    if head > _MOST or body > _MOST:
+        return None
+    found, content = pipe.read(head), pipe.read(body)
+    if len(found) < head or len(content) < body:
+        return None
+    return json.loads(found), content
+
+
+def _send(pipe: IO[bytes], head: dict[str, Any], body: bytes = b"") -> None:
+    text = json.dumps(head).encode()
+    pipe.write(_LENGTHS.pack(len(text), len(body)) + text)
+    pipe.write(body)
+    pipe.flush()
+
+
+def _confine(limits: Limits) -> None:
+    """Takes away what reading a file has no need of."""
+    import resource
+
+    wanted = {"RLIMIT_DATA": limits.memory, "RLIMIT_CPU": limits.seconds, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0}
+    for name, most in wanted.items():
+        kind = getattr(resource, name)
+        _, hard = resource.getrlimit(kind)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def main() -> None:
+    """Reads the job that comes in, and hands out its parts."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no message
+    job = _job(sys.stdin.buffer.read())
+    _confine(job.limits)
+    try:
+        for part in formats.read(job):
+            buffer = io.BytesIO()
+            table = part.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            with pa.ipc.new_stream(buffer, table.schema) as stream:
+                stream.write_table(table)
+            head = {"rows": part.frame.height, "first": part.first, "place": part.place}
+            _send(pipe, {**head, "open": part.open_schema, "kinds": part.kinds}, buffer.getvalue())
+        _send(pipe, {"end": True})
+    except SourceError as error:
+        facts = ("message", "code", "where", "allowed", "fix")
+        _send(pipe, {"error": {fact: getattr(error, fact) for fact in facts}})
+    except MemoryError:
+        os._exit(_NO_MEMORY)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Parquet, row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.sources.formats import PART_ROWS, Job, Part, beyond, check_shape, gathered
+
+SMALL_ROWS = 4_096  # of a batch, while nobody knows how large a row is
+FOOTER_ITEMS = 5_000_000  # of the lists in a footer
+FOOTER_TEXT = 64 * 2**20
+
+
+def parts(job: Job) -> Iterator[Part]:
+    """The rows of the slice's row groups."""
+    file = _opened(job)
+    footer = file.metadata
+    groups = range(footer.num_row_groups)
+    counts = [footer.row_group(i).num_rows for i in groups]
+    if min([footer.num_rows, *counts]) < 0 or sum(counts) != footer.num_rows:
+        raise ValueError(f"its footer says {footer.num_rows} rows, its row groups {sum(counts)}")
+    if footer.num_rows > job.limits.rows:
+        raise beyond(job, f"it has {footer.num_rows:,} rows", "rows")
+    schema = file.schema_arrow
+    check_shape(job, schema)
+    number, of = job.slice
+    mine = [i for i in groups if i * of // len(groups) == number]
+    before = sum(counts[: mine[0]]) if mine else 0
+    rows = sum(counts[i] for i in mine)
+    if _overflows(job, file, mine):
+        file = _opened(job, coerce_int96_timestamp_unit="us")
+        schema = file.schema_arrow
+    for part in gathered(job, _batches(file, mine, rows), schema, rows):
+        yield Part(part.frame, before + part.first)
+
+
+def _opened(job: Job, **options: Any) -> pq.ParquetFile:
+    source = pa.BufferReader(job.body) if isinstance(job.body, bytes) else pa.OSFile(str(job.body))
+    return pq.ParquetFile(
+        source,
+        pre_buffer=False,
+        thrift_string_size_limit=FOOTER_TEXT,
+        thrift_container_size_limit=FOOTER_ITEMS,
+        schema_depth_limit=job.limits.nesting * 3 + 3,  # a list is up to three levels of the schema
+        arrow_extensions_enabled=False,
+        page_checksum_verification=True,
+        **options,
+    )
+
+
+def _batches(file: pq.ParquetFile, groups: list[int], rows: int) -> Iterator[Any]:
+    if not groups:
+        return
+    if not len(file.schema_arrow):
+        yield pa.table({"": pa.nulls(rows)}).select([])
+        return
+    declared = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+    narrow = declared / max(1, rows) < 2_000  # bytes a row, if that is true
+    yield from file.iter_batches(batch_size=min(PART_ROWS, 32_768 if narrow else SMALL_ROWS), row_groups=groups)
+
+
+def _overflows(job: Job, file: pq.ParquetFile, groups: list[int]) -> bool:
+    """Whether a moment of the old kind (INT96) is beyond what nanoseconds can hold; Arrow would wrap it around."""
+    columns = [file.schema.column(i) for i in range(len(file.schema))]
+    old = [column.path for column in columns if column.physical_type == "INT96"]
+    if not old or not groups:
+        return False
+    if any("." in path for path in old):  # inside a list or struct: not looked at one by one
+        return True
+    coarse = _opened(job, coerce_int96_timestamp_unit="us")
+    both = (f.iter_batches(batch_size=32_768, row_groups=groups, columns=old) for f in (file, coarse))
+    for fine, right in zip(*both, strict=True):
+        for name in fine.schema.names:
+            moments = pl.Series(fine.column(name).cast(pa.int64())) // 1000
+            if not moments.equals(pl.Series(right.column(name).cast(pa.int64())), null_equal=True):
+                return True
+    return False
