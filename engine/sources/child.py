@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -33,60 +34,73 @@ _MOST = 2**31  # bytes of a message
 _BARE = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 
 
-def read(job: Job) -> Iterator[Part]:
-    """As `engine.sources.formats.read`, in a child."""
-    if isinstance(job.body, bytes):
-        raise TypeError("an untrusted file is read where it lies")
-    environment = {name: os.environ[name] for name in _BARE if name in os.environ}
-    environment |= {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "POLARS_MAX_THREADS": "1"}
-    environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "engine.sources.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        close_fds=True,
-    )
-    late = threading.Event()
+class Child(AbstractContextManager["Child"]):
+    """A process that reads files, one after the other; begun with the first."""
 
-    def stop() -> None:
-        late.set()
-        process.kill()
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._late = threading.Event()
 
-    timer = threading.Timer(job.limits.seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield from _parts(job, process, late)
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe:
-                pipe.close()
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with suppress(OSError):
+                        pipe.close()
 
+    def read(self, job: Job) -> Iterator[Part]:
+        """As `engine.sources.formats.read`, of a file that lies on this machine."""
+        if isinstance(job.body, bytes):
+            raise TypeError("an untrusted file is read where it lies")
+        process = self._begun()
+        timer = threading.Timer(job.limits.seconds, self._stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield from self._parts(job, process)
+        finally:
+            timer.cancel()
 
-def _parts(job: Job, process: subprocess.Popen[bytes], late: threading.Event) -> Iterator[Part]:
-    assert process.stdin is not None  # noqa: S101 - a pipe
-    assert process.stdout is not None  # noqa: S101 - a pipe
-    try:
-        process.stdin.write(_described(job))
-        process.stdin.close()
-    except BrokenPipeError:
-        pass
-    while True:
-        message = _message(process.stdout)
-        if message is None:
-            raise _ended(job, process.wait(), late.is_set())
-        head, body = message
-        if "end" in head:
-            return
-        if "error" in head:
-            raise SourceError(**head["error"])
-        with formats.failures(job):
-            yield _part(head, body)
+    def _begun(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            bare = {name: os.environ[name] for name in _BARE if name in os.environ}
+            bare |= {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "POLARS_MAX_THREADS": "1"}
+            bare |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "engine.sources.child"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=bare,
+            )
+        return self._process
+
+    def _stop(self) -> None:
+        self._late.set()
+        if self._process is not None:
+            self._process.kill()
+
+    def _parts(self, job: Job, process: subprocess.Popen[bytes]) -> Iterator[Part]:
+        assert process.stdin is not None  # noqa: S101 - a pipe
+        assert process.stdout is not None  # noqa: S101 - a pipe
+        with suppress(BrokenPipeError):  # it ended: that is said below
+            process.stdin.write(_described(job))
+            process.stdin.flush()
+        while True:
+            message = _message(process.stdout)
+            if message is None:
+                process.kill()  # if it gave what is no message
+                raise _ended(job, process.wait(), self._late.is_set())
+            head, body = message
+            if "end" in head:
+                return
+            if "error" in head:
+                raise SourceError(**head["error"])
+            with formats.failures(job):
+                part = _part(head, body)
+            yield part
 
 
 def _part(head: dict[str, Any], body: bytes) -> Part:
@@ -135,7 +149,7 @@ def _described(job: Job) -> bytes:
         "csv": job.csv.model_dump(mode="json"),
         "limits": job.limits.model_dump(mode="json"),
     }
-    return json.dumps(plain).encode()
+    return json.dumps(plain).encode() + b"\n"
 
 
 def _job(text: bytes) -> Job:
@@ -173,37 +187,45 @@ def _send(pipe: IO[bytes], head: dict[str, Any], body: bytes = b"") -> None:
 
 
 def _confine(limits: Limits) -> None:
-    """Takes away what reading a file has no need of."""
+    """Takes away what reading a file has no need of; the time is counted from now on."""
     import resource
 
-    wanted = {"RLIMIT_DATA": limits.memory, "RLIMIT_CPU": limits.seconds, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0}
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + limits.seconds + 1  # ends it also where nobody is left to kill it
+    wanted = {"RLIMIT_DATA": limits.memory, "RLIMIT_CPU": seconds, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0}
     for name, most in wanted.items():
         kind = getattr(resource, name)
         _, hard = resource.getrlimit(kind)
-        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (value, value))
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def main() -> None:
-    """Reads the job that comes in, and hands out its parts."""
+    """Reads the jobs that come in, and hands out their parts."""
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no message
-    job = _job(sys.stdin.buffer.read())
-    _confine(job.limits)
-    try:
-        for part in formats.read(job):
-            buffer = io.BytesIO()
-            table = part.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-            with pa.ipc.new_stream(buffer, table.schema) as stream:
-                stream.write_table(table)
-            head = {"rows": part.frame.height, "first": part.first, "place": part.place}
-            _send(pipe, {**head, "open": part.open_schema, "kinds": part.kinds}, buffer.getvalue())
-        _send(pipe, {"end": True})
-    except SourceError as error:
-        facts = ("message", "code", "where", "allowed", "fix")
-        _send(pipe, {"error": {fact: getattr(error, fact) for fact in facts}})
-    except MemoryError:
-        os._exit(_NO_MEMORY)
+    for line in sys.stdin.buffer:
+        job = _job(line)
+        _confine(job.limits)
+        try:
+            for part in formats.read(job):
+                _hand_over(pipe, part)
+            _send(pipe, {"end": True})
+        except SourceError as error:
+            if "MemoryError" in error.message or "malloc" in error.message:
+                os._exit(_NO_MEMORY)
+            facts = ("message", "code", "where", "allowed", "fix")
+            _send(pipe, {"error": {fact: getattr(error, fact) for fact in facts}})
+        except MemoryError:
+            os._exit(_NO_MEMORY)
+
+
+def _hand_over(pipe: IO[bytes], part: Part) -> None:
+    buffer = io.BytesIO()
+    table = part.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    with pa.ipc.new_stream(buffer, table.schema) as stream:
+        stream.write_table(table)
+    head = {"rows": part.frame.height, "first": part.first, "place": part.place}
+    _send(pipe, {**head, "open": part.open_schema, "kinds": part.kinds}, buffer.getvalue())
 
 
 if __name__ == "__main__":

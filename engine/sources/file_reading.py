@@ -219,14 +219,16 @@ class FileReading(AbstractContextManager["FileReading"]):
             yield from self._of_files(piece, pool.map(self._body, piece.entries))
 
     def _of_files(self, piece: Piece, bodies: Iterator[Path | bytes]) -> Iterator[tuple[Entry, Part]]:
-        from engine.sources import child, formats
+        from engine.sources import formats
+        from engine.sources.child import Child
 
-        for entry, body in zip(piece.entries, bodies, strict=True):
-            job = self._job(entry, body, piece.slice)
-            for part in child.read(job) if self._spec.untrusted else formats.read(job):
-                yield entry, part
-            self._store.check(entry)
-            self._done(entry, body)
+        with Child() as child:
+            read = child.read if self._spec.untrusted else formats.read
+            for entry, body in zip(piece.entries, bodies, strict=True):
+                for part in read(self._job(entry, body, piece.slice)):
+                    yield entry, part
+                self._store.check(entry)
+                self._done(entry, body)
 
     def _job(self, entry: Entry, body: Path | bytes, cut: tuple[int, int]) -> Job:
         from engine.sources.formats import Job

@@ -168,8 +168,8 @@ def gathered(
     meter, held, size, first = Meter(job), [], 0, 0
     plain = _plain(schema)
     for batch in batches:
-        batch.validate(full=True)
         meter.add(batch.num_rows, batch.nbytes)
+        batch.validate(full=True)
         held.append(batch)
         size += batch.nbytes
         if size >= PART_BYTES or sum(map(len, held)) >= PART_ROWS:

@@ -9,9 +9,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.sources.formats import PART_ROWS, Job, Part, beyond, check_shape, gathered
+from engine.sources.formats import Job, Part, beyond, check_shape, gathered
 
-SMALL_ROWS = 4_096  # of a batch, while nobody knows how large a row is
+BATCH_ROWS = 16_384
+BATCH_BYTES = 32 * 2**20
+PROBED_ROWS = 16
+HARMLESS_BYTES = 2**14  # of a column: as often as it may stand in a batch, it takes little memory
 FOOTER_ITEMS = 5_000_000  # of the lists in a footer
 FOOTER_TEXT = 64 * 2**20
 
@@ -59,9 +62,25 @@ def _batches(file: pq.ParquetFile, groups: list[int], rows: int) -> Iterator[Any
     if not len(file.schema_arrow):
         yield pa.table({"": pa.nulls(rows)}).select([])
         return
-    declared = sum(file.metadata.row_group(i).total_byte_size for i in groups)
-    narrow = declared / max(1, rows) < 2_000  # bytes a row, if that is true
-    yield from file.iter_batches(batch_size=min(PART_ROWS, 32_768 if narrow else SMALL_ROWS), row_groups=groups)
+    for group in groups:
+        yield from file.iter_batches(batch_size=_batch_rows(file, group), row_groups=[group])
+
+
+def _batch_rows(file: pq.ParquetFile, group: int) -> int:
+    """So many rows at a time that they take little memory, as far as can be known.
+
+    A text that is written once may stand in every row, and the footer does not tell: the first rows do.
+    """
+    footer = file.metadata.row_group(group)
+    chunks = [footer.column(i) for i in range(footer.num_columns)]
+    wide = [c for c in chunks if c.physical_type == "BYTE_ARRAY" and c.total_uncompressed_size > HARMLESS_BYTES]
+    width = footer.total_byte_size / max(1, footer.num_rows)
+    if wide and footer.num_rows > PROBED_ROWS:
+        roots = sorted({c.path_in_schema.partition(".")[0] for c in wide})
+        first = next(file.iter_batches(batch_size=PROBED_ROWS, row_groups=[group], columns=roots), None)
+        if first is not None and len(first):
+            width = max(width, first.nbytes / len(first))
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(1, width))))
 
 
 def _overflows(job: Job, file: pq.ParquetFile, groups: list[int]) -> bool:
