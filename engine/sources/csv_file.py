@@ -40,11 +40,13 @@ def parts(job: Job) -> Iterator[Part]:
     columns, rows, held, block = _looked_through(job, names, start)
     kinds = {name: column.kind for name, column in zip(names, columns, strict=True)}
     types = {name: column.type or pl.String for name, column in zip(names, columns, strict=True)}
-    blocks = iter(held) if held is not None else _blocks(job, names, start, block, checked=False)
+    if held is None or not all(_serves(frame, types) for frame in held):
+        held = None
+    blocks = _blocks(job, names, start, block, checked=False) if held is None else iter(held)
     first = 0
-    for frames in _grouped(blocks):
+    for frames in _grouped(_typed(fields, types) for fields in blocks):
         frame = pl.concat(frames)
-        yield Part(_typed(job, frame, types, first), first, kinds=kinds)
+        yield Part(frame, first, kinds=kinds)
         first += frame.height
     if first != rows:
         raise fault(
@@ -66,16 +68,22 @@ def _looked_through(
             rows += fields.height
             if rows > job.limits.rows:
                 raise beyond(job, f"it has more than {job.limits.rows:,} rows", "rows")
-            for column, name in zip(columns, names, strict=True):
-                column.add(fields[name])
+            values = [column.add(fields[name]) for column, name in zip(columns, names, strict=True)]
             size += int(fields.estimated_size())
-            held = [*held, fields] if held is not None and size <= HELD_BYTES else None
+            if held is not None:
+                known = {name: v for name, v in zip(names, values, strict=True) if v is not None}
+                held = [*held, fields.with_columns(**known)] if size <= HELD_BYTES else None
     except _Straddling:
         if block >= job.limits.value_bytes:
             message = f"a row is longer than {job.limits.value_bytes:,} bytes"
             raise beyond(job, message, "value_bytes") from None
         return _looked_through(job, names, start, job.limits.value_bytes)
     return columns, rows, held, block
+
+
+def _serves(frame: pl.DataFrame, types: dict[str, type[pl.DataType]]) -> bool:
+    """Whether its fields, of which some are values already, can still become the types found since."""
+    return all(frame.schema[name] in (pl.String, kind) or kind == pl.Float64 for name, kind in types.items())
 
 
 def _grouped(blocks: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
@@ -91,25 +99,30 @@ def _grouped(blocks: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
         yield group
 
 
-def _typed(job: Job, frame: pl.DataFrame, types: dict[str, type[pl.DataType]], first: int) -> pl.DataFrame:
+def _typed(frame: pl.DataFrame, types: dict[str, type[pl.DataType]]) -> pl.DataFrame:
     """Fields as values."""
-    columns = []
-    for name, kind in types.items():
-        fields = frame[name]
-        try:
-            columns.append(typed(fields, kind))
-        except pl.exceptions.PolarsError:
-            row = next((i for i, field in enumerate(fields) if field is not None and not _is_utf8(field)), None)
-            if row is None:
-                raise
-            raise fault(
-                job,
-                f"row {first + row + 1}, column {name!r}: the text is not {job.csv.encoding}: invalid utf-8",
-                code="source.encoding",
-                allowed=f"{job.csv.encoding}, as declared",
-                fix="set csv.encoding to what it is written in, such as latin-1 or cp1252",
-            ) from None
-    return pl.DataFrame(columns)
+    return pl.DataFrame([frame[n] if frame.schema[n] == kind else typed(frame[n], kind) for n, kind in types.items()])
+
+
+def _check_encoding(job: Job, names: Sequence[str], start: int, block: int) -> None:
+    """Finds the field that is not text of the declared encoding.
+
+    Raises:
+        SourceError: there is one.
+    """
+    first = 0
+    for frame in _blocks(job, names, start, block, checked=False, raw=True):
+        for name in names:
+            row = next((i for i, field in enumerate(frame[name]) if field is not None and not _is_utf8(field)), None)
+            if row is not None:
+                raise fault(
+                    job,
+                    f"row {first + row + 1}, column {name!r}: the text is not {job.csv.encoding}: invalid utf-8",
+                    code="source.encoding",
+                    allowed=f"{job.csv.encoding}, as declared",
+                    fix="set csv.encoding to what it is written in, such as latin-1 or cp1252",
+                )
+        first += frame.height
 
 
 def _is_utf8(field: bytes) -> bool:
@@ -328,8 +341,10 @@ class _Straddling(Exception):  # noqa: N818 - never leaves this module
     """A row does not fit into a block."""
 
 
-def _blocks(job: Job, names: Sequence[str], start: int, block: int, *, checked: bool) -> Iterator[pl.DataFrame]:
-    """The fields as bytes, empty ones as null."""
+def _blocks(
+    job: Job, names: Sequence[str], start: int, block: int, *, checked: bool, raw: bool = False
+) -> Iterator[pl.DataFrame]:
+    """The fields as texts, empty ones as null; or raw, as bytes."""
     options: dict[str, Any] = {
         "parse_options": pyarrow.csv.ParseOptions(
             delimiter=job.csv.delimiter,
@@ -340,7 +355,7 @@ def _blocks(job: Job, names: Sequence[str], start: int, block: int, *, checked: 
         ),
         "read_options": pyarrow.csv.ReadOptions(block_size=block, column_names=[str(i) for i in range(len(names))]),
         "convert_options": pyarrow.csv.ConvertOptions(
-            column_types={str(i): pa.large_binary() for i in range(len(names))},
+            column_types={str(i): pa.large_binary() if raw else pa.large_string() for i in range(len(names))},
             null_values=["", *job.csv.null_values],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
@@ -362,6 +377,8 @@ def _blocks(job: Job, names: Sequence[str], start: int, block: int, *, checked: 
                 raise broken[0] from None
             if "straddling" in str(error):
                 raise _Straddling from None
+            if "UTF8" in str(error) and not raw:
+                _check_encoding(job, names, start, block)
             _check_rows(job, len(names), start)
             raise fault(job, str(error).partition("\n")[0], fix="correct that row") from None
     if quotes and not quotes.regular:

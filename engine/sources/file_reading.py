@@ -298,7 +298,7 @@ def _partitions(entries: Sequence[Entry]) -> dict[str, Any]:
     types = {}
     for key, values in found.items():
         column = Column()
-        column.add(pl.Series(values, dtype=pl.String).cast(pl.Binary))
+        column.add(pl.Series(values, dtype=pl.String))
         types[key] = pl.Int64 if column.type is pl.Int64 else pl.String
     return types
 
