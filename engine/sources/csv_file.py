@@ -22,7 +22,7 @@ import pyarrow.csv
 from engine.errors import SourceError
 from engine.sources.compression import opened
 from engine.sources.csv_types import Column, typed
-from engine.sources.formats import PART_BYTES, PART_ROWS, Job, Part, beyond, fault
+from engine.sources.formats import PART_BYTES, PART_ROWS, Job, Meter, Part, beyond, fault
 
 _LIMIT = threading.Lock()  # of Python's reader: it is the whole process's
 _NAME_LINES = 100  # of the column names, at most
@@ -57,9 +57,10 @@ def parts(job: Job) -> Iterator[Part]:
 
 
 def _looked_through(
-    job: Job, names: Sequence[str], start: int, block: int = BLOCK_BYTES
+    job: Job, names: Sequence[str], start: int, block: int | None = None
 ) -> tuple[list[Column], int, list[pl.DataFrame] | None, int]:
     """The columns' types, how many rows there are, the fields of a small file, and the size of block that it takes."""
+    block = block or min(BLOCK_BYTES, job.limits.value_bytes)
     held: list[pl.DataFrame] | None = []
     size = rows = 0
     columns = [Column(text=name in job.texts) for name in names]
@@ -141,7 +142,7 @@ def _text(job: Job) -> Iterator[IO[bytes]]:
     """The file as UTF-8, without a byte order mark and the lines to leave out."""
     with opened(job) as stream:
         text: IO[bytes] = stream
-        if codecs.lookup(job.csv.encoding).name not in ("utf-8", "utf-8-sig"):
+        if not _is_plain(job):
             text = cast(IO[bytes], io.BufferedReader(_Recoded(job, stream), 2**20))
         head = text.peek(3)[:3]  # type: ignore[attr-defined]
         if head == codecs.BOM_UTF8:
@@ -305,7 +306,7 @@ class _Quotes:
     """Whether all quotes open or close a field, or stand for one inside it; Arrow takes any, also none to close one."""
 
     def __init__(self, job: Job) -> None:
-        self._quote = (job.csv.quote or "").encode()
+        self.quote = (job.csv.quote or "").encode()
         self._ends = {*job.csv.delimiter.encode(), *b"\r\n"}
         self._inside = False
         self._outside = b"\n"  # of the text since the last closing quote, its first and last character
@@ -315,11 +316,11 @@ class _Quotes:
         """More text."""
         if not self.regular:
             return
-        if self._quote not in data:
+        if self.quote not in data:
             if not self._inside:
                 self._outside = (self._outside + data)[:1] + data[-1:]
             return
-        first, *middle, last = data.split(self._quote)
+        first, *middle, last = data.split(self.quote)
         if not self._inside:
             self.regular = self._fits(self._outside + first)
         outside = middle if self._inside else middle[1:]
@@ -363,13 +364,11 @@ def _blocks(
     }
     quotes = _Quotes(job) if checked and job.csv.quote else None
     broken: list[BaseException] = []
-    with _text(job) as text:
-        text.read(start)
-        if not text.peek(1):  # type: ignore[attr-defined]
+    with _source(job, start, quotes, broken) as source:
+        if source is None:
             return
-        source = _Ended(text, quotes, broken)
         try:
-            with pyarrow.csv.open_csv(pa.PythonFile(source, "r"), **options) as reader:
+            with pyarrow.csv.open_csv(source, **options) as reader:
                 for batch in filter(len, reader):
                     yield pl.DataFrame([pl.Series(n, c) for n, c in zip(names, batch.columns, strict=True)])
         except (pa.ArrowException, SourceError) as error:
@@ -383,6 +382,37 @@ def _blocks(
             raise fault(job, str(error).partition("\n")[0], fix="correct that row") from None
     if quotes and not quotes.regular:
         _check_rows(job, len(names), start)
+
+
+@contextmanager
+def _source(job: Job, start: int, quotes: _Quotes | None, broken: list[BaseException]) -> Iterator[Any]:
+    """The text after the column names, for Arrow; None where there is none."""
+    body = job.body
+    if isinstance(body, bytes) and job.compression == "none" and _is_plain(job):  # as it is, without a copy
+        Meter(job).add(0, len(body))
+        at = len(codecs.BOM_UTF8) if body.startswith(codecs.BOM_UTF8) else 0
+        for _ in range(job.csv.skip_lines):
+            at = body.find(b"\n", at) + 1 or len(body)
+        at += start
+        if quotes:
+            if body.find(quotes.quote, at) >= 0:
+                quotes.add(body[at:])
+            quotes.end()
+        if at >= len(body):
+            yield None
+        else:
+            yield pa.BufferReader(pa.py_buffer(body).slice(at) if body.endswith(b"\n") else body[at:] + b"\n")
+        return
+    with _text(job) as text:
+        text.read(start)
+        if text.peek(1):  # type: ignore[attr-defined]
+            yield pa.PythonFile(_Ended(text, quotes, broken), "r")
+        else:
+            yield None
+
+
+def _is_plain(job: Job) -> bool:
+    return codecs.lookup(job.csv.encoding).name in ("utf-8", "utf-8-sig")
 
 
 def _check_rows(job: Job, width: int, start: int) -> None:

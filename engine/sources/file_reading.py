@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from engine.sources.formats import Job, Part
 
-BATCH_BYTES = 8 * 2**20  # of small files that are one piece
+BATCH_BYTES = 4 * 2**20  # of small files that are one piece
 BATCH_FILES = 256
 SLICE_BYTES = 128 * 2**20  # of a large Parquet file that is one piece
-PART_ROWS = 250_000
-PART_BYTES = 48 * 2**20
+PART_ROWS = 150_000
+PART_BYTES = 24 * 2**20
 WORKERS = 2
 
 

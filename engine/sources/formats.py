@@ -19,8 +19,8 @@ from engine.errors import MaestroError, SourceError, is_interrupt
 from engine.sources import is_panic
 from engine.spec import Csv, Limits
 
-PART_ROWS = 250_000  # of one part, at most
-PART_BYTES = 48 * 2**20  # about so many, in memory
+PART_ROWS = 150_000  # of one part, at most
+PART_BYTES = 24 * 2**20  # about so many, in memory
 FREE_BYTES = 256 * 2**20  # so many decoded bytes are no matter of ratio
 
 
@@ -168,8 +168,8 @@ def gathered(
     meter, held, size, first = Meter(job), [], 0, 0
     plain = _plain(schema)
     for batch in batches:
+        batch.validate(full=True)  # before anything else: its size alone is found by offsets that may lead anywhere
         meter.add(batch.num_rows, batch.nbytes)
-        batch.validate(full=True)
         held.append(batch)
         size += batch.nbytes
         if size >= PART_BYTES or sum(map(len, held)) >= PART_ROWS:
@@ -198,9 +198,30 @@ def _frame(batches: list[Any], plain: pa.Schema | None) -> pl.DataFrame:
 
 
 def _plain(schema: pa.Schema) -> pa.Schema | None:
-    """The schema without dictionaries, which have no order and no meaning of their own; None where it has none."""
-    fields = [pa.field(f.name, f.type.value_type, f.nullable) if pa.types.is_dictionary(f.type) else f for f in schema]
-    return pa.schema(fields) if any(pa.types.is_dictionary(f.type) for f in schema) else None
+    """The schema as it goes on; None where it is that already.
+
+    Without dictionaries, which have no order and no meaning of their own; a map as a list of its entries, because
+    Polars keeps only the last of those with the same key.
+    """
+    kinds = [_plain_type(kind) for kind in schema.types]
+    if kinds == schema.types:
+        return None
+    return pa.schema([pa.field(f.name, kind, f.nullable) for f, kind in zip(schema, kinds, strict=True)])
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_map(kind):
+        entry = [pa.field("key", _plain_type(kind.key_type)), pa.field("value", _plain_type(kind.item_type))]
+        return pa.list_(pa.struct(entry))
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _plain_type(f.type), f.nullable) for f in kind])
+    return kind
 
 
 def nesting(kind: pa.DataType) -> int:
