@@ -15,7 +15,11 @@ from engine.sources.store import LocalStore, RemoteStore, Store
 from engine.spec import FileSpec, location_of, secrets_of
 from engine.types import redact
 
-_DRIVERS = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
+_DRIVERS = {
+    **dict.fromkeys(("http", "https"), ("aiohttp", "http")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
+    **dict.fromkeys(("abfs", "abfss", "az"), ("adlfs", "azure")),
+}
 
 
 class FileSource:
@@ -29,6 +33,7 @@ class FileSource:
     def __init__(self, name: str, spec: FileSpec, base: Path) -> None:
         self._name, self._spec, self._base = name, spec, base
         self._texts: set[str] = set()
+        self._refused: SourceError | None = None  # a redirect, which fsspec would tell as a missing file
         self.location = location_of(spec, base) if spec.scheme else LocalStore(name, spec, base).location
 
     def open(self, request: Request) -> AbstractContextManager[Reading]:
@@ -56,7 +61,7 @@ class FileSource:
         try:
             files = fsspec.filesystem(spec.scheme, skip_instance_cache=True, use_listings_cache=False, **options)
         except ImportError:
-            driver, extra = ("aiohttp", "http") if web else (_DRIVERS[spec.scheme],) * 2
+            driver, extra = _DRIVERS[spec.scheme]
             raise MissingExtra(driver, extra, f"reading {spec.scheme}://") from None
         except Exception as error:  # noqa: BLE001 - a driver raises what it likes
             raise self._worded(error) from None
@@ -86,13 +91,14 @@ class FileSource:
             there = urlsplit(urljoin(str(params.url), params.response.headers.get("Location", "")))
             here = urlsplit(spec.path)
             if headers and (there.scheme, there.netloc) != (here.scheme, here.netloc):
-                raise SourceError(
+                self._refused = SourceError(
                     f"{self.location}: the server redirects to {there.scheme}://{there.netloc}",
                     code="source.redirect",
                     where=f"sources.{name}",
                     allowed="redirects within the origin that the headers are for",
                     fix="write the URL that it redirects to, or leave out headers",
                 )
+                raise self._refused
 
         trace.on_request_redirect.append(redirected)
         limits = aiohttp.ClientTimeout(
@@ -102,6 +108,8 @@ class FileSource:
 
     def _worded(self, error: BaseException) -> BaseException:
         """Words what a file system and the way to it say."""
+        if self._refused is not None:
+            return self._refused
         if isinstance(error, MaestroError) or not isinstance(error, Exception):
             return error
         status = getattr(error, "status", None)

@@ -14,7 +14,7 @@ from engine.sources.formats import Job, Part, beyond, check_shape, gathered
 BATCH_ROWS = 16_384
 BATCH_BYTES = 32 * 2**20
 PROBED_ROWS = 16
-HARMLESS_BYTES = 2**14  # of a column: as often as it may stand in a batch, it takes little memory
+HARMLESS_BYTES = 2**14  # of a row group: as often as a text of it may stand in a batch, it takes little memory
 FOOTER_ITEMS = 5_000_000  # of the lists in a footer
 FOOTER_TEXT = 64 * 2**20
 
@@ -69,15 +69,16 @@ def _batches(file: pq.ParquetFile, groups: list[int], rows: int) -> Iterator[Any
 def _batch_rows(file: pq.ParquetFile, group: int) -> int:
     """So many rows at a time that they take little memory, as far as can be known.
 
-    A text that is written once may stand in every row, and the footer does not tell: the first rows do.
+    A text that is written once may stand in every row, and the footer does not tell: the first rows do. (What the
+    footer says of a single column is not asked: pyarrow aborts the process where that contradicts itself.)
     """
     footer = file.metadata.row_group(group)
-    chunks = [footer.column(i) for i in range(footer.num_columns)]
-    wide = [c for c in chunks if c.physical_type == "BYTE_ARRAY" and c.total_uncompressed_size > HARMLESS_BYTES]
     width = footer.total_byte_size / max(1, footer.num_rows)
-    if wide and footer.num_rows > PROBED_ROWS:
-        roots = sorted({c.path_in_schema.partition(".")[0] for c in wide})
-        first = next(file.iter_batches(batch_size=PROBED_ROWS, row_groups=[group], columns=roots), None)
+    if footer.total_byte_size > HARMLESS_BYTES and footer.num_rows > PROBED_ROWS:
+        columns = (file.schema.column(i) for i in range(len(file.schema)))
+        roots = sorted({c.path.partition(".")[0] for c in columns if c.physical_type == "BYTE_ARRAY"})
+        texts = file.iter_batches(batch_size=PROBED_ROWS, row_groups=[group], columns=roots) if roots else iter(())
+        first = next(texts, None)
         if first is not None and len(first):
             width = max(width, first.nbytes / len(first))
     return int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(1, width))))

@@ -69,12 +69,12 @@ class S3Source:
             config_kwargs={
                 "connect_timeout": min(CONNECT_SECONDS, spec.timeout_seconds),
                 "read_timeout": spec.timeout_seconds,
-                "retries": {"max_attempts": spec.max_retries + 1, "mode": "standard"},
+                "retries": {"max_attempts": 0, "mode": "standard"},  # RemoteStore makes calls again
             },
             skip_instance_cache=True,
             use_listings_cache=False,
         )
-        files.retries = 1  # ranges are asked for again here
+        files.retries = 1
         return files
 
     def _worded(self, error: BaseException) -> BaseException:

@@ -41,7 +41,8 @@ class Csv(Spec):
     ] = True
     skip_lines: Annotated[int, Field(ge=0, description="lines to leave out at the beginning")] = 0
     null_values: Annotated[
-        tuple[str, ...], Field(strict=False, description="fields that stand for null, as an empty one does; not in quotes")
+        tuple[str, ...],
+        Field(strict=False, description="fields that stand for null, as an empty one does; not in quotes"),
     ] = ()
 
 

@@ -55,7 +55,8 @@ HOMES = {
         "engine.sources.duckdb_file",
     },
     "feast": {"engine.sinks.feast"},
-    "fsspec": {"engine.sources.file"},
+    "aiohttp": {"engine.sources.file"},
+    "fsspec": {"engine.sources.file", "engine.sources.store"},
     "httpx": {"engine.sources.http"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
