@@ -73,7 +73,9 @@ def _looked_through(
             size += int(fields.estimated_size())
             if held is not None:
                 known = {name: v for name, v in zip(names, values, strict=True) if v is not None}
-                held = [*held, fields.with_columns(**known)] if size <= HELD_BYTES else None
+                held = (
+                    [*held, fields.with_columns(v.alias(n) for n, v in known.items())] if size <= HELD_BYTES else None
+                )
     except _Straddling:
         if block >= job.limits.value_bytes:
             message = f"a row is longer than {job.limits.value_bytes:,} bytes"
@@ -102,7 +104,9 @@ def _grouped(blocks: Iterator[pl.DataFrame]) -> Iterator[list[pl.DataFrame]]:
 
 def _typed(frame: pl.DataFrame, types: dict[str, type[pl.DataType]]) -> pl.DataFrame:
     """Fields as values."""
-    return pl.DataFrame([frame[n] if frame.schema[n] == kind else typed(frame[n], kind) for n, kind in types.items()])
+    return pl.DataFrame(
+        {n: frame[n] if frame.schema[n] == kind else typed(frame[n], kind) for n, kind in types.items()}
+    )
 
 
 def _check_encoding(job: Job, names: Sequence[str], start: int, block: int) -> None:
@@ -370,7 +374,7 @@ def _blocks(
         try:
             with pyarrow.csv.open_csv(source, **options) as reader:
                 for batch in filter(len, reader):
-                    yield pl.DataFrame([pl.Series(n, c) for n, c in zip(names, batch.columns, strict=True)])
+                    yield pl.DataFrame({n: pl.Series(n, c) for n, c in zip(names, batch.columns, strict=True)})
         except (pa.ArrowException, SourceError) as error:
             if broken:
                 raise broken[0] from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import sqlite3
@@ -121,6 +122,24 @@ def test_the_contract_example_runs_as_it_stands(tmp_path: Path) -> None:
     [source] = run_pipeline(load_pipeline(path)).sources
     assert (source.balance.passed, source.balance.quarantined) == (2, 1)
     assert source.metrics.failed_by_column == {"contract.price": 1}
+
+
+def test_the_files_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("yaml") if "hive_partitions" in block]
+    (tmp_path / "trips" / "month=1").mkdir(parents=True)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "trips" / "month=1" / "a.csv.gz").write_bytes(
+        gzip.compress("id;stop\n1;Übersee\n2;NA\n".encode("latin-1"))
+    )
+    (tmp_path / "inbox" / "a.ndjson").write_text('{"id": 1}\n')
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: files\n{text}")
+    trips, events = run_pipeline(load_pipeline(path)).sources
+    assert (trips.metrics.records_read, events.metrics.records_read) == (2, 1)
+    (tmp_path / "trips" / "month=2").mkdir()
+    (tmp_path / "trips" / "month=2" / "b.csv.gz").write_bytes(gzip.compress(b"id;stop\n3;x\n"))
+    trips, events = run_pipeline(load_pipeline(path)).sources
+    assert (trips.metrics.records_read, trips.metrics.rows, events.metrics.records_read) == (1, 3, 1)
 
 
 def test_the_checks_are_all_there_are() -> None:

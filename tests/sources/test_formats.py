@@ -309,3 +309,8 @@ def test_a_text_that_is_written_once_and_stands_in_every_row(tmp_path: Path) -> 
     body = parquet(pa.table({"s": text.take(pa.array([0] * 3_000))}))
     assert len(body) < 100_000
     assert refused(tmp_path, "a.parquet", body).code == "source.limit_ratio"
+
+
+def test_a_column_without_a_name(tmp_path: Path) -> None:
+    frame = read_bytes(tmp_path, "a.csv", b",b\n1,x\n2,y\n")
+    assert frame.to_dict(as_series=False) == {"": [1, 2], "b": ["x", "y"]}
