@@ -212,7 +212,7 @@ def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, mon
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (6, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (7, 3)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:
