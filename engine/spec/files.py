@@ -110,7 +110,7 @@ class FileKeys(Spec):
                 allowed="compression of csv, ndjson and json",
                 fix="remove compression",
             )
-        elif form != "csv" and "csv" in self.model_fields_set:
+        elif form != "csv" and self.csv != Csv():
             yield Problem(
                 "config.dialect",
                 f"csv has no use for {form} files",

@@ -305,7 +305,7 @@ def test_a_driver_that_is_not_installed() -> None:
         ({"path": "a.csv", "csv": {"encoding": "base64"}}, "unknown encoding 'base64'"),
         ({"path": "a.csv", "csv": {"delimiter": ";;"}}, "delimiter"),
         ({"path": "a.csv", "csv": {"delimiter": '"'}}, "are the same character"),
-        ({"path": "a.parquet", "csv": {}}, "csv has no use for parquet files"),
+        ({"path": "a.parquet", "csv": {"delimiter": ";"}}, "csv has no use for parquet files"),
         ({"path": "a.parquet", "compression": "gzip"}, "compressed inside"),
         ({"path": "a.txt"}, "cannot be told from its suffix"),
         ({"path": "a.csv", "mode": "merge"}, "mode"),
