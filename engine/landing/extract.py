@@ -160,9 +160,7 @@ class Extraction:
         kept = [file for piece in pieces if piece.number in self._earlier for file in piece.files[:1]]
         pass_.terms.finish((files.schema(self.root / file.path) for file in kept), self.source.location)
         open_schema, terms = pass_.open_columns is not None, pass_.terms
-        return Extracted(
-            pieces, promise, bound, trace, terms, keys, open_schema, replaced, kept=len(self._earlier)
-        )
+        return Extracted(pieces, promise, bound, trace, terms, keys, open_schema, replaced, kept=len(self._earlier))
 
     def _keep(self, seal: Mapping[str, Any] | None, kept: Container[int]) -> None:
         """Records what of the pieces landed before still holds, and removes the files of the others."""
