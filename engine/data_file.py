@@ -19,8 +19,8 @@ from engine.checks.aside import Quarantine
 from engine.checks.check import RowWise
 from engine.config import load_validation, located
 from engine.errors import ConfigError, SinkError, UsageError
-from engine.frames import parquet_files, parquet_rows, scan_files, together
-from engine.sources import Request, open_source
+from engine.frames import parquet_files, parquet_rows, scan_files
+from engine.sources import open_source
 from engine.spec import FORMATS, AnySource, Pipeline, file_format
 from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
 
@@ -37,7 +37,7 @@ def validate_file(
 ) -> Report:
     """Judges a table in files by the checks of a YAML file: the content of one ``validation`` entry.
 
-    Parquet is scanned where it lies; other formats are read through the file source, with its care for types.
+    Local Parquet is scanned where it lies; all else is read through the file source, with its care for types.
 
     Args:
         path: a file, a glob, a folder of Parquet files; ``s3://bucket/key`` with what the environment says of
@@ -100,9 +100,7 @@ def _is_folder_of_s3(location: str) -> bool:
 @contextmanager
 def _table(location: str, form: str) -> Iterator[tuple[pl.LazyFrame, pl.DataFrame]]:
     """The rows, and where they lie: as `engine.checks.Suite.judge` takes it."""
-    if form == "parquet" and location.startswith("s3://"):
-        yield _scan_s3(location)
-    elif form == "parquet":
+    if form == "parquet" and not location.startswith("s3://"):
         files = parquet_files(location)
         yield scan_files(files, location), _origins([(str(file), parquet_rows(file)) for file in files])
     else:
@@ -119,18 +117,11 @@ def _origins(files: Sequence[tuple[str, int]]) -> pl.DataFrame:
     )
 
 
-def _scan_s3(location: str) -> tuple[pl.LazyFrame, pl.DataFrame]:
-    spec = _source(f"{location.rstrip('/')}/{_PARQUET}" if _is_folder_of_s3(location) else location, "parquet")
-    with open_source("data", spec, Path.cwd()).open(Request()) as reading:
-        chunks = list(reading.chunks())
-    frame = together([chunk.frame for chunk in chunks])
-    return frame, _origins([(chunk.origin, chunk.rows or 0) for chunk in chunks])
-
-
 def _landed(location: str, form: str, folder: Path) -> tuple[pl.LazyFrame, pl.DataFrame]:
     from engine.landing import land
 
-    spec = _source(location, form)
+    folder_of_s3 = _is_folder_of_s3(location) and form == "parquet"
+    spec = _source(f"{location.rstrip('/')}/{_PARQUET}" if folder_of_s3 else location, form)
     source = open_source("data", spec, Path.cwd())
     rows = land(source, spec, folder / "data", name="data", memory_limit=DEFAULT_MEMORY_LIMIT).rows()
     return rows.scan(), rows.origins()

@@ -30,6 +30,7 @@ _NOT_OF_THE_TABLE = {
     *("auth", "budget", "max_body", "since_param"),
     *("batch_size", "max_retries", "timeout_seconds", "lateness", "deletes", "consistent", "required_columns"),
     "contract",  # but for the types that it declares
+    *("storage_options", "untrusted", "limits"),
 }
 
 
@@ -44,7 +45,7 @@ class SourcePlan:
     @property
     def mode(self) -> str:
         """``full``, ``append`` or ``merge``."""
-        return self.spec.effective_mode if isinstance(self.spec, IncrementalSpec) else "full"
+        return getattr(self.spec, "effective_mode", "full")
 
     @property
     def fingerprint(self) -> str:

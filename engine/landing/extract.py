@@ -25,7 +25,7 @@ from engine.landing.marked import nulls as nulls_of
 from engine.landing.origin import Segment
 from engine.landing.quarantine import Aside
 from engine.ledger import File, Piece, make_folder
-from engine.sources import Chunk, CursorValue, Promise, Reading, Request, Source, reading
+from engine.sources import Chunk, CursorValue, Promise, Reading, Request, Source, StartOver, reading
 from engine.sources import Landed as LandedPiece
 from engine.spec import IncrementalSpec, SourceSpec, secrets_of
 from engine.steps import reached
@@ -42,6 +42,7 @@ class Extracted:
 
     Attributes:
         keys: files with the keys of all rows that the source has now; None where they were not asked for.
+        replaced: origins whose earlier rows do not count any more: what was read of them now does.
         open_schema: whether the pieces may differ in columns and types, as JSON's records do.
     """
 
@@ -52,6 +53,7 @@ class Extracted:
     terms: Terms
     keys: list[Path] | None = None
     open_schema: bool = False
+    replaced: frozenset[str] = frozenset()
     retries: int = 0
     kept: int = 0
 
@@ -111,7 +113,7 @@ class Extraction:
         for attempt in range(self.spec.max_retries + 1):
             self._failed = attempt
             try:
-                found = self._attempt()
+                found = self._whole_attempt()
             except BaseException as error:
                 if self.journal.seal is None:  # nothing that another attempt or run could go on from
                     self._keep(None, ())
@@ -124,6 +126,12 @@ class Extraction:
                 return found
             self.wait(delay)
         raise AssertionError("unreachable")  # pragma: no cover
+
+    def _whole_attempt(self) -> Extracted:
+        """An attempt; as often as one finds out how it should have begun."""
+        while True:
+            with suppress(StartOver):
+                return self._attempt()
 
     def _drop_lost_pieces(self) -> None:
         """Forgets pieces of an interrupted run whose files are gone or cut short."""
@@ -145,14 +153,14 @@ class Extraction:
                 pass_.land(chunks)
             keys = self._keys(opened) if self.find_keys else None
             promise, bound, trace = opened.promise, opened.bound, opened.trace
+            replaced: frozenset[str] = getattr(opened, "replaced", frozenset())
         if pass_.open_columns is not None:
             pass_.check_columns(pass_.open_columns, self.source.location)
         pieces = [journal.pieces[number] for number in sorted(journal.pieces)]
         kept = [file for piece in pieces if piece.number in self._earlier for file in piece.files[:1]]
         pass_.terms.finish((files.schema(self.root / file.path) for file in kept), self.source.location)
-        return Extracted(
-            pieces, promise, bound, trace, pass_.terms, keys, pass_.open_columns is not None, kept=len(self._earlier)
-        )
+        open_schema, terms = pass_.open_columns is not None, pass_.terms
+        return Extracted(pieces, promise, bound, trace, terms, keys, open_schema, replaced, kept=len(self._earlier))
 
     def _keep(self, seal: Mapping[str, Any] | None, kept: Container[int]) -> None:
         """Records what of the pieces landed before still holds, and removes the files of the others."""

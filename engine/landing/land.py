@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
 
 from engine.frames import column as exactly
-from engine.landing import files, quarantine
+from engine.landing import files, origin, quarantine
 from engine.landing.extract import UNFIT, Extracted, Extraction, Wait, footer_bytes, nothing
 from engine.landing.journal import InMemory, Journal
 from engine.landing.merge import Merge, Merged
@@ -25,7 +25,7 @@ from engine.landing.schema import unify
 from engine.landing.table import LandedTable
 from engine.ledger import File, Read
 from engine.sources import CursorValue, Source, reading
-from engine.spec import DatabaseSpec, IncrementalSpec, SourceSpec, secrets_of
+from engine.spec import DatabaseSpec, FileKeys, IncrementalSpec, SourceSpec, secrets_of
 from engine.steps import reached
 
 
@@ -128,9 +128,10 @@ class _Landing:
     def finish(self, found: Extracted) -> LandedTable:
         extraction, root = self.extraction, self.extraction.root
         old = [root / file.path for file in self.base.files] if self.base else []
-        new = [root / file.path for file in found.files] or [root / nothing(extraction).path]
+        old, gone = self._without_replaced(old, found.replaced)
+        new = [root / file.path for file in found.files] or ([] if old else [root / nothing(extraction).path])
         largest = self._largest(new)
-        came = set(files.schema(new[0]))
+        came = set(files.schema(new[0] if new else old[0]))
         had = set(self.base.schema or came) if self.base else came
         with reading("the landed chunks", extraction.name, secrets_of(self.spec)), self._set_aside(found) as aside:
             parts = unify(
@@ -142,6 +143,7 @@ class _Landing:
             merge = self._merge(parts, found, (len(old), len(new), *map(len, aside)))
             merge.gained, merge.lost = frozenset(came - had), frozenset(had - came)
             merged = merge.run()
+            merged.replaced += gone
             kept = self._worth_keeping(merged.files)
             if old:
                 kept = files.compact(kept, extraction.folder)
@@ -164,6 +166,24 @@ class _Landing:
             promise=found.promise,
             quarantined=quarantined,
         )
+
+    def _without_replaced(self, old: list[Path], replaced: frozenset[str]) -> tuple[list[Path], int]:
+        """The table so far without the rows of origins that were read anew, and how many those are."""
+        kept, gone = [], 0
+        for path in old:
+            segments = origin.of(path)
+            if not replaced.intersection(segment.origin for segment in segments):
+                kept.append(path)
+                continue
+            starts = accumulate((segment.rows for segment in segments), initial=0)
+            rows = [
+                pl.int_range(start, start + segment.rows, eager=True)
+                for start, segment in zip(starts, segments, strict=False)
+                if segment.origin in replaced
+            ]
+            gone += sum(map(len, rows))
+            kept.append(files.without(path, pl.concat(rows), self.extraction.folder))
+        return kept, gone
 
     @contextmanager
     def _set_aside(self, found: Extracted) -> Iterator[tuple[list[Path], list[Path], list[Path]]]:
@@ -212,7 +232,7 @@ class _Landing:
 
     def _largest(self, new: list[Path]) -> CursorValue | None:
         cursor = self.spec.cursor if isinstance(self.spec, IncrementalSpec) else None
-        if cursor is None or self.earlier:
+        if cursor is None or self.earlier or not new:
             return None
         column = exactly(cursor)
         values = []
@@ -247,6 +267,7 @@ class _Landing:
             ended=ended,
             aside=aside,
             earlier=self.earlier,
+            repeats=not isinstance(spec, FileKeys),
         )
 
     def _worth_keeping(self, paths: list[Path]) -> list[Path]:

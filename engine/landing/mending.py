@@ -13,6 +13,7 @@ from engine.frames import column as exactly
 from engine.landing import files
 from engine.landing.replay import ID
 from engine.sources import formats, reading
+from engine.spec import COMPRESSIONS
 
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 _FIELDS = ("id", "checks", "origin", "row")  # of the reasons, where a format has no columns in columns
@@ -155,8 +156,9 @@ def _frames(path: Path) -> Iterator[pl.DataFrame]:
         elif form == "csv":  # texts, which the table's types make values of
             yield pl.read_csv(path, infer_schema=False, glob=False)
         else:
-            for piece in formats.pieces(path, form, name="quarantine", origin=str(path), batch_size=50_000):
-                yield piece.frame.collect()
+            packed = COMPRESSIONS.get(path.suffix.lower(), "none")
+            for part in formats.read(formats.Job(path, form, str(path), "quarantine", packed)):
+                yield part.frame
 
 
 def _typed(frame: pl.DataFrame, target: Mapping[str, pl.DataType], path: Path, before: int) -> pl.DataFrame:

@@ -67,6 +67,7 @@ class Merge:
         aside: rows of what was read now that were set aside; only compared with ``held`` and ``ended``.
         earlier: whether the new rows are older than those that had landed: rows taken back from where they were set
             aside, which are all to stay unless their key has a later one.
+        repeats: whether a new row that equals one landed before may be that one, read again.
         gained: columns that only the new rows came with.
         lost: columns that only the old ones have values of.
     """
@@ -85,6 +86,7 @@ class Merge:
     ended: Sequence[Path] = ()
     aside: Sequence[Path] = ()
     earlier: bool = False
+    repeats: bool = True
     gained: frozenset[str] = frozenset()
     lost: frozenset[str] = frozenset()
     _connection: Any = field(default=None, repr=False)
@@ -99,7 +101,7 @@ class Merge:
         self.first_new = len(self.old)
         self.schema = files.schema(self.paths[0])
         merged = Merged(self.paths)
-        compare = bool(self.old) and bool(self.new) and not self.earlier
+        compare = self.repeats and bool(self.old) and bool(self.new) and not self.earlier
         if not compare and not self.rule and not self.tombstone and self.keys is None:
             return merged
         spill = self.folder / "spill"

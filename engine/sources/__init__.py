@@ -193,6 +193,10 @@ class Source(Protocol):
         ...
 
 
+class StartOver(Exception):  # noqa: N818 - what happens next
+    """Chunks that have landed do not fit what came later; the next reading of the source takes account of it."""
+
+
 @dataclass
 class Plain:
     """A reading of a source that is read from its beginning each time, and vouches for nothing."""

@@ -5,12 +5,16 @@ The same as Polars infers from the whole file, except where a field would come o
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import polars as pl
-import polars.exceptions
 
 INTEGER = r"^(?:0|-?[1-9][0-9]*)$"  # the one way to write an integer
 FLOAT = r"^[-+]?(?:[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|[0-9]+\.|inf|NaN)$"  # Polars' own
 BOOLEAN = r"^(?i-u:true|false)$"
+_INTEGER, _FLOAT = re.compile(INTEGER[1:-1]), re.compile(FLOAT[1:-1])
+_BOOLEAN = re.compile("true|false", re.IGNORECASE | re.ASCII)
 EXACT = 2**53  # the largest integer up to which Float64 holds every one
 EXACT_DIGITS = len(str(EXACT)) - 1  # a field this long is no larger
 
@@ -21,42 +25,79 @@ class Column:
     Integers are Int64; with a fraction, an exponent, inf or NaN among them Float64. Text stays what Polars would not
     give back as it is written: integers beyond int64, or written otherwise than integers are (007, -0), and in a
     column of floats those beyond 2**53. Dates are text, and so is a column of nothing but nulls.
+
+    Args:
+        text: it is text, whatever its fields are.
     """
 
-    def __init__(self) -> None:
-        self.type: type[pl.DataType] | None = None  # None: nothing but nulls
+    def __init__(self, *, text: bool = False) -> None:
+        self.type: type[pl.DataType] | None = pl.String if text else None  # None: nothing but nulls
         self._exact = True  # as Float64
+        self._values: pl.Series | None = None
 
-    def add(self, block: pl.Series) -> None:
-        """Take in more fields, as bytes; an empty one is null."""
+    @property
+    def kind(self) -> str:
+        """``null``, ``text``, ``boolean``, ``float``, ``integer``, or ``wide``: integers that no float holds."""
+        names: dict[Any, str] = {
+            None: "null",
+            pl.String: "text",
+            pl.Boolean: "boolean",
+            pl.Float64: "float",
+            pl.Int64: "integer",
+        }
+        return "wide" if self.type is pl.Int64 and not self._exact else names[self.type]
+
+    def add(self, block: pl.Series) -> pl.Series | None:
+        """Takes in more fields, as texts; an empty one is null.
+
+        Returns:
+            Their values, where these came out on the way; of the type so far.
+        """
         if self.type is pl.String:
-            return
-        fields = block.drop_nulls()
+            return None
+        self._values = None
+        fields = block.drop_nulls() if block.null_count() else block
         if fields.len():
-            try:
-                self.type = self._with(fields.cast(pl.String))
-            except polars.exceptions.ComputeError:  # not UTF-8: whoever reads the column says so
-                self.type = pl.String
+            self.type = self._with(fields, block)
+        return self._values
 
-    def _with(self, fields: pl.Series) -> type[pl.DataType]:
-        if self.type in (None, pl.Boolean):
-            if not _others(fields, BOOLEAN).len():
-                return pl.Boolean
-            if self.type is pl.Boolean:
-                return pl.String
-        if self.type is pl.Float64:
-            integers = _others(fields, FLOAT)
-            others = _others(integers, INTEGER)
-        else:
-            integers, others = fields, _others(fields, INTEGER)
-            if others.len():
-                integers = _others(fields, FLOAT)
-                others = _others(others, FLOAT)
+    def _with(self, fields: pl.Series, block: pl.Series) -> type[pl.DataType]:
+        kind = _kind(fields[0])
+        if kind is pl.String or _kind(fields[-1]) is pl.String:  # most texts show at once
+            return pl.String
+        if self.type in (None, pl.Int64) and kind is pl.Int64 and self._are_integers(fields, block):
+            return pl.Int64
+        if self.type in (None, pl.Boolean) and kind is pl.Boolean:
+            return pl.String if _others(fields, BOOLEAN).len() else pl.Boolean
+        if self.type is pl.Boolean:
+            return pl.String
+        integers = _others(fields, FLOAT)
+        others = _others(integers, INTEGER)
         if others.len() or not self._fit(integers):
             return pl.String
         if self.type is pl.Float64 or integers.len() < fields.len():
-            return pl.Float64 if self._exact else pl.String
+            if not self._exact:
+                return pl.String
+            self._values = block.cast(pl.Float64)
+            return pl.Float64
         return pl.Int64
+
+    def _are_integers(self, fields: pl.Series, block: pl.Series) -> bool:
+        """Whether all are integers of int64, written the one way that there is: any other takes more characters."""
+        values = block.cast(pl.Int64, strict=False)
+        if values.null_count() != block.null_count():
+            return False
+        low, high = int(values.min() or 0), int(values.max() or 0)  # type: ignore[arg-type]
+        written = int((values < 0).sum()) + fields.len()
+        power = 10
+        while power <= max(high, -low):
+            written += int((values >= power).sum()) + int((values <= -power).sum())
+            power *= 10
+        if written != int(fields.str.len_bytes().sum()):
+            return False
+        self._exact &= low >= -EXACT and high <= EXACT
+        self._values = values
+        return True
 
     def _fit(self, integers: pl.Series) -> bool:
         """Whether int64 holds them all."""
@@ -65,6 +106,26 @@ class Column:
         values = integers.cast(pl.Int64, strict=False)
         self._exact &= bool(values.is_between(-EXACT, EXACT).all())
         return not values.null_count()
+
+
+def _kind(field: str) -> type[pl.DataType]:
+    """What one field alone would be."""
+    patterns = {pl.Int64: _INTEGER, pl.Float64: _FLOAT, pl.Boolean: _BOOLEAN}
+    return next((kind for kind, pattern in patterns.items() if pattern.fullmatch(field)), pl.String)
+
+
+def common(kinds: set[str]) -> bool:
+    """Whether one type other than text holds fields of all these kinds as they are written."""
+    return (
+        kinds - {"null"} <= {"integer", "float"} or len(kinds - {"null"}) <= 1 or kinds <= {"null", "integer", "wide"}
+    )
+
+
+def typed(fields: pl.Series, kind: type[pl.DataType]) -> pl.Series:
+    """Fields as values of the type that was found for them."""
+    if kind is pl.Boolean:
+        return fields.str.to_lowercase() == "true"
+    return fields if kind is pl.String else fields.cast(kind)
 
 
 def _others(fields: pl.Series, pattern: str) -> pl.Series:

@@ -1,20 +1,29 @@
-"""Local files: one path or a glob."""
+"""Files: local ones, and those behind http(s), gs and abfs by their fsspec drivers."""
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
-from engine.errors import SourceError
-from engine.sources import Chunk, Reading, Request, plain, reading
-from engine.spec import SUFFIXES, FileSpec, file_format
+from engine.errors import MaestroError, MissingExtra, SourceError, TransientSourceError
+from engine.sources import Chunk, Reading, Request
+from engine.sources.file_reading import FileReading
+from engine.sources.store import LocalStore, RemoteStore, Store
+from engine.spec import FileSpec, location_of, secrets_of
+from engine.types import redact
+
+_DRIVERS = {
+    **dict.fromkeys(("http", "https"), ("aiohttp", "http")),
+    **dict.fromkeys(("gs", "gcs"), ("gcsfs", "gcs")),
+    **dict.fromkeys(("abfs", "abfss", "az"), ("adlfs", "azure")),
+}
 
 
 class FileSource:
-    """Reads files in the order of their paths, each as one chunk (NDJSON: as several).
+    """Reads files in the order of their paths: small ones together, large Parquet files by row groups.
 
     ``*``, ``?``, ``[…]`` and ``**`` are expanded; hidden files and what lies in hidden folders are left out.
     """
@@ -22,85 +31,106 @@ class FileSource:
     kind = "file"
 
     def __init__(self, name: str, spec: FileSpec, base: Path) -> None:
-        self._name = name
-        self._spec = spec
-        self._base = base
-        self._path = os.path.normpath(Path(spec.path).expanduser())
-        self.location = os.path.normpath(base / self._path)
+        self._name, self._spec, self._base = name, spec, base
+        self._texts: set[str] = set()
+        self._refused: SourceError | None = None  # a redirect, which fsspec would tell as a missing file
+        self.location = location_of(spec, base) if spec.scheme else LocalStore(name, spec, base).location
 
-    def open(self, request: Request) -> AbstractContextManager[Reading]:  # noqa: ARG002 - each reads anew
+    def open(self, request: Request) -> AbstractContextManager[Reading]:
         """See `engine.sources.Source.open`."""
-        return plain(self.chunks)
+        return FileReading(self._name, self._spec, self._spec.path, self._store(), request, self._texts)
 
     def chunks(self) -> Iterator[Chunk]:
         """See `engine.sources.Reading.chunks`."""
-        from engine.sources import formats
+        with self.open(Request()) as opened:
+            yield from opened.chunks()
 
-        form = self._spec.format or file_format(self._spec.path) or ""
-        number = 0
-        for path in self._paths():
-            with reading(path, self._name):
-                for piece in formats.pieces(
-                    Path(path), form, name=self._name, origin=path, batch_size=self._spec.batch_size
-                ):
-                    yield piece.chunk(number, path)
-                    number += 1
+    def _store(self) -> Store:
+        spec = self._spec
+        if not spec.scheme:
+            return LocalStore(self._name, spec, self._base)
+        import fsspec
 
-    def _paths(self) -> list[str]:
-        from fsspec.implementations.local import LocalFileSystem
-
-        files = LocalFileSystem()
-        if files.isfile(self.location):  # also a name that looks like a pattern
-            return [self.location]
-        if files.isdir(self.location):
-            raise self._error(
-                f"{self.location} is a directory",
-                code="source.directory",
-                allowed="a file or a glob",
-                fix=f"write {self._spec.path.rstrip('/')}/*.parquet, or another suffix of {', '.join(SUFFIXES)}",
-            )
-        start, pattern = split_glob(self._path)
-        folder = os.path.normpath(self._base / start)
+        options: dict[str, Any] = {
+            key: value.get_secret_value() if hasattr(value, "get_secret_value") else value
+            for key, value in spec.storage_options.items()
+        }
+        web = spec.scheme in ("http", "https")
+        if web:
+            options |= self._web()
         try:
-            matches = files.glob(f"{glob.escape(folder.rstrip('/'))}/{pattern}")
-        except ValueError:
-            raise self._error(
-                f"{self._spec.path!r} is no pattern: ** stands for folders, and only between slashes",
-                code="source.bad_pattern",
-                allowed="**/*.csv, data/**/*.csv",
-                fix="write * for a part of a name",
-            ) from None
-        found = [path for path in matches if not is_hidden(path, folder) and files.isfile(path)]
-        if not found:
-            known = "" if files.isdir(folder) else ", which does not exist"
-            raise self._error(
-                f"no file matches {self._spec.path!r}; looked in {folder}{known}",
-                code="source.no_match",
-                allowed="a path relative to the pipeline file, or an absolute one; * ? [] and ** are expanded",
-                fix="correct the path, or create the file first",
-            )
-        for path in found:
-            shown = os.fsencode(path).decode(errors="backslashreplace")
-            if shown != path:
-                raise self._error(
-                    f"the name of {shown} is not UTF-8",
-                    code="source.bad_name",
-                    allowed="names in UTF-8",
-                    fix="rename it",
+            files = fsspec.filesystem(spec.scheme, skip_instance_cache=True, use_listings_cache=False, **options)
+        except ImportError:
+            driver, extra = _DRIVERS[spec.scheme]
+            raise MissingExtra(driver, extra, f"reading {spec.scheme}://") from None
+        except Exception as error:  # noqa: BLE001 - a driver raises what it likes
+            raise self._worded(error) from None
+        pattern = spec.path if web else spec.path.partition("://")[2]
+        return RemoteStore(
+            self._name,
+            files,
+            pattern,
+            "" if web else f"{spec.scheme}://",
+            retries=spec.max_retries,
+            timeout=spec.timeout_seconds,
+            worded=self._worded,
+            limit=spec.limits.bytes,
+            globs="?" not in spec.path if web else True,
+        )
+
+    def _web(self) -> dict[str, Any]:
+        """Options of fsspec's HTTP: time-outs, headers, and no redirect that would carry them to another origin."""
+        import aiohttp
+
+        spec = self._spec
+        headers = {name: value.get_secret_value() for name, value in spec.headers.items()}
+        trace = aiohttp.TraceConfig()
+        name = self._name
+
+        async def redirected(_: Any, __: Any, params: Any) -> None:
+            there = urlsplit(urljoin(str(params.url), params.response.headers.get("Location", "")))
+            here = urlsplit(spec.path)
+            if headers and (there.scheme, there.netloc) != (here.scheme, here.netloc):
+                self._refused = SourceError(
+                    f"{self.location}: the server redirects to {there.scheme}://{there.netloc}",
+                    code="source.redirect",
+                    where=f"sources.{name}",
+                    allowed="redirects within the origin that the headers are for",
+                    fix="write the URL that it redirects to, or leave out headers",
                 )
-        return sorted(found)
+                raise self._refused
 
-    def _error(self, message: str, *, code: str, allowed: str, fix: str) -> SourceError:
-        return SourceError(message, code=code, where=f"sources.{self._name}", allowed=allowed, fix=fix)
+        trace.on_request_redirect.append(redirected)
+        limits = aiohttp.ClientTimeout(
+            total=None, sock_connect=min(10, spec.timeout_seconds), sock_read=spec.timeout_seconds
+        )
+        return {"client_kwargs": {"headers": headers, "timeout": limits, "trace_configs": [trace]}}
 
+    def _worded(self, error: BaseException) -> BaseException:
+        """Words what a file system and the way to it say."""
+        if self._refused is not None:
+            return self._refused
+        if isinstance(error, MaestroError) or not isinstance(error, Exception):
+            return error
+        status = getattr(error, "status", None)
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, FileNotFoundError):
+            return self._error(
+                "nothing is there", code="source.no_match", fix="correct the path; * ? [] and ** are expanded"
+            )
+        if isinstance(error, PermissionError) or status in (401, 403):
+            return self._error(f"access was refused: {text}", code="source.access_denied", fix="check the credentials")
+        if isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429):
+            return self._error(f"the server answers {status}", code="source.unreadable", fix="check the URL")
+        if isinstance(error, ValueError | TypeError | NotImplementedError):
+            return self._error(
+                f"no request can be made: {text}", code="source.invalid_request", fix="check path and storage_options"
+            )
+        return self._error(
+            f"it cannot be read: {text}", code="source.unreadable", fix="check that the store is up", transient=True
+        )
 
-def split_glob(pattern: str) -> tuple[str, str]:
-    """A glob as the folder before its first wildcard, with its slash, and the rest."""
-    wild = min((pattern.index(mark) for mark in "*?[" if mark in pattern), default=len(pattern))
-    start = pattern.rfind("/", 0, wild) + 1
-    return pattern[:start], pattern[start:]
-
-
-def is_hidden(path: str, folder: str) -> bool:
-    """Whether a name below ``folder`` begins with a dot."""
-    return any(part.startswith(".") for part in path.removeprefix(folder).split("/"))
+    def _error(self, message: str, *, code: str, fix: str, transient: bool = False) -> SourceError:
+        kind = TransientSourceError if transient else SourceError
+        text = redact(f"{self.location}: {message}", secrets_of(self._spec))
+        return kind(text, code=code, where=f"sources.{self._name}", fix=fix)

@@ -1,282 +1,247 @@
-"""File formats: one local file as lazy frames, with what Polars would read wrong in silence refused.
+"""File formats: one file as frames, bounded in memory, with what readers get wrong in silence refused.
 
-Parquet and CSV are one lazy scan per file; NDJSON and JSON are records (`engine.sources.records`), NDJSON in pieces.
+All is decoded by Arrow and looked through before anything else sees it: Polars' own readers panic, abort or lose rows
+on some files. A file whose rows are not as many as it says itself is an error.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
-import io
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
-from engine.errors import SourceError
-from engine.sources import Chunk, Span
-from engine.sources.csv_types import Column
+from engine.errors import MaestroError, SourceError, is_interrupt
+from engine.sources import is_panic
+from engine.spec import Csv, Limits
 
-PIECE_BYTES = 64 * 2**20
-BLOCK_BYTES = (4 * 2**20, 16 * 2**20)  # of CSV; Arrow holds some forty at once, and a row has to fit into one
+PART_ROWS = 150_000  # of one part, at most
+PART_BYTES = 24 * 2**20  # about so many, in memory
+FREE_BYTES = 256 * 2**20  # so many decoded bytes are no matter of ratio
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A file or a part of it, of which ``rows`` records from number ``first`` on."""
+class Job:
+    """A file to read, or a slice of one.
 
+    Attributes:
+        body: its content, or where it lies.
+        form: ``parquet``, ``csv``, ``ndjson``, ``json`` or ``arrow``.
+        origin: what to call it.
+        name: the source's, for errors.
+        compression: ``none``, ``gzip``, ``zstd``, ``bzip2`` or ``xz``.
+        batch: most records of a part of NDJSON or JSON.
+        texts: columns of a CSV file that are text, whatever they hold.
+        slice: which of how many slices of the file's row groups.
+    """
+
+    body: Path | bytes
+    form: str
     origin: str
-    frame: pl.LazyFrame
-    rows: int
-    open_schema: bool = False
+    name: str
+    compression: str = "none"
+    csv: Csv = field(default_factory=Csv)
+    limits: Limits = field(default_factory=Limits)
+    batch: int = 50_000
+    texts: frozenset[str] = frozenset()
+    slice: tuple[int, int] = (0, 1)
+
+    @property
+    def size(self) -> int:
+        """Of the file as it lies there."""
+        return len(self.body) if isinstance(self.body, bytes) else self.body.stat().st_size
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a file.
+
+    Attributes:
+        first: the number of the first of them in the file, from 0.
+        place: where in the file, for people; blank: all of it.
+        open_schema: see `engine.sources.Chunk`.
+        kinds: of a CSV file's columns, what their fields are: see `engine.sources.csv_types`.
+    """
+
+    frame: pl.DataFrame
     first: int = 0
-
-    def chunk(self, number: int, path: str) -> Chunk:
-        """What a reading of the file ``path`` gives of it."""
-        span = Span(path, self.first, self.rows)
-        return Chunk(number, self.origin, self.frame, self.rows, self.open_schema, spans=[span])
+    place: str = ""
+    open_schema: bool = False
+    kinds: Mapping[str, str] | None = None
 
 
-def pieces(path: Path, form: str, *, name: str, origin: str, batch_size: int) -> Iterator[Piece]:
-    """The rows of one local file, in order; none for NDJSON or JSON without records, whose columns nobody knows.
-
-    Args:
-        path: the file; ``.gz`` and ``.zst`` are looked through, except for Parquet.
-        form: ``parquet``, ``csv``, ``ndjson`` or ``json``.
-        name: the source's name, for errors.
-        origin: what to call the file.
-        batch_size: most records of an NDJSON piece.
+def read(job: Job) -> Iterator[Part]:
+    """The rows of a file, in order; none for NDJSON or JSON without records, whose columns nobody knows.
 
     Raises:
-        SourceError: the file is not of its format, or is so in a way that would lose or change values.
-        polars and pyarrow errors: see `engine.sources.reading`.
+        SourceError: the file is not of its format, is so in a way that would lose or change values, or is beyond a
+            limit.
     """
-    fault = Fault(name, origin)
-    if form == "parquet":
-        yield parquet(str(path), pyarrow.parquet.ParquetFile(path).metadata.num_rows, origin)
-    elif form == "csv":
-        yield _csv(path, fault)
-    elif form == "ndjson":
-        yield from _ndjson(path, fault, batch_size)
-    else:
-        yield from _json(path, fault)
+    with failures(job):
+        if job.form == "parquet":
+            from engine.sources import parquet_file
+
+            yield from parquet_file.parts(job)
+        elif job.form == "arrow":
+            from engine.sources import arrow_file
+
+            yield from arrow_file.parts(job)
+        elif job.form == "csv":
+            from engine.sources import csv_file
+
+            yield from csv_file.parts(job)
+        else:
+            from engine.sources import json_file
+
+            yield from json_file.parts(job)
 
 
-def parquet(location: str, rows: int, origin: str, options: Mapping[str, Any] | None = None) -> Piece:
-    """A Parquet file; ``rows`` as its footer says. Folders named ``key=value`` add no columns."""
-    frame = pl.scan_parquet(
-        location, hive_partitioning=False, glob=False, storage_options=dict(options) if options else None
-    )
-    return Piece(origin, frame, rows)
+def fault(
+    job: Job, message: str, *, code: str = "source.malformed", allowed: str | None = None, fix: str
+) -> SourceError:
+    """An error that names the file."""
+    return SourceError(f"{job.origin}: {message}", code=code, where=f"sources.{job.name}", allowed=allowed, fix=fix)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Words the errors of one file."""
-
-    name: str
-    origin: str
-
-    def __call__(
-        self, message: str, *, code: str = "source.malformed", allowed: str | None = None, fix: str
-    ) -> SourceError:
-        text = f"{self.origin}: {message}"
-        return SourceError(text, code=code, where=f"sources.{self.name}", allowed=allowed, fix=fix)
+def beyond(job: Job, message: str, limit: str) -> SourceError:
+    """The file is more than a limit allows."""
+    allowed = f"limits.{limit}: {getattr(job.limits, limit):,}"
+    fix = f"raise limits.{limit} if this is right, or leave the file out"
+    return fault(job, message, code=f"source.limit_{limit}", allowed=allowed, fix=fix)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed."""
-    if path.suffix.lower() == ".gz":
-        with gzip.open(path) as stream:
-            yield stream  # type: ignore[misc]
-    elif path.suffix.lower() == ".zst":
-        with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as compressed:
-            yield io.BufferedReader(pa.PythonFile(compressed, "r"))
-    else:
-        with path.open("rb") as stream:
-            yield stream
+def failures(job: Job) -> Iterator[None]:
+    """Words whatever a reader raises, panics of native code too."""
+    try:
+        yield
+    except (MaestroError, GeneratorExit):
+        raise
+    except BaseException as error:
+        if (
+            type(error).__name__ == "ArrowCancelled"
+            or is_interrupt(error)
+            or not (isinstance(error, Exception) or is_panic(error))
+        ):
+            raise
+        text = " ".join(str(error).split())
+        raise SourceError(
+            f"{job.origin} cannot be read: {text[:300] or type(error).__name__}",
+            code="source.unreadable",
+            where=f"sources.{job.name}",
+            fix="check that it is complete and of the declared format",
+        ) from None
 
 
-# --- CSV ---------------------------------------------------------------------------------------------------------
+class Meter:
+    """Counts what a file comes to, against its limits."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.rows = self.bytes = 0
+        self._most = min(job.limits.bytes, max(FREE_BYTES, job.limits.ratio * job.size))
+
+    def add(self, rows: int, size: int) -> None:
+        """So many rows and bytes more."""
+        self.rows += rows
+        self.bytes += size
+        if self.rows > self._job.limits.rows:
+            raise beyond(self._job, f"it has more than {self._job.limits.rows:,} rows", "rows")
+        if self.bytes > self._most:
+            by_ratio = self._most < self._job.limits.bytes
+            message = f"its {self._job.size:,} bytes decode to more than {self._most:,}"
+            raise beyond(self._job, message, "ratio" if by_ratio else "bytes")
 
 
-def _csv(path: Path, fault: Fault) -> Piece:
-    """A CSV file: a comma, UTF-8, one line of column names; the types rest on all rows.
+def gathered(
+    job: Job, batches: Iterator[pa.RecordBatch | pa.Table], schema: pa.Schema, rows: int | None = None
+) -> Iterator[Part]:
+    """Arrow batches as parts: looked through, counted, neither many small nor any large.
 
-    An empty field is null, an empty text in quotes is the empty text, a blank line is a row of nulls. Dates stay
-    text, and so does a column of numbers of which an integer is beyond int64 or not written as integers are (007,
-    -0): it holds codes. A column with a fraction somewhere is Float64, unless an integer in it is beyond 2**53.
+    Args:
+        rows: how many the file says there are; None: it does not.
     """
-    only_header = _check_header(path, fault)
-    names = list(pl.scan_csv(path, infer_schema_length=0, glob=False).collect_schema())
-    rows, columns = (0, [Column() for _ in names]) if only_header else _count_rows(path, fault, len(names))
-    schema = {name: (column.type or pl.String)() for name, column in zip(names, columns, strict=True)}
-    return Piece(fault.origin, pl.scan_csv(path, schema=schema, glob=False), rows)  # a schema: nothing is inferred anew
-
-
-def _check_header(path: Path, fault: Fault) -> bool:
-    """Whether the file ends with its first line, which has to name the columns."""
-    with _opened(path) as stream:
-        raw = stream.readline()
-    if not raw.strip():
+    meter, held, size, first = Meter(job), [], 0, 0
+    plain = _plain(schema)
+    for batch in batches:
+        batch.validate(full=True)  # before anything else: its size alone is found by offsets that may lead anywhere
+        meter.add(batch.num_rows, batch.nbytes)
+        held.append(batch)
+        size += batch.nbytes
+        if size >= PART_BYTES or sum(map(len, held)) >= PART_ROWS:
+            frame = _frame(held, plain)
+            held, size = [], 0
+            yield Part(frame, first)
+            first += frame.height
+    if rows is not None and meter.rows != rows:
         raise fault(
-            "there is no line of column names",
-            fix="write the column names as the first line, or leave the file out",
+            job,
+            f"{meter.rows:,} rows were read where it says that there are {rows:,}",
+            code="source.lost_rows",
+            fix="it is damaged: have it written again",
         )
-    try:
-        line = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise fault("the column names are not UTF-8", fix="save the file as UTF-8") from None
-    if "\0" in line or "\r" in line.rstrip("\r\n"):
-        raise fault(
-            "the first line holds a NUL or a bare carriage return",
-            allowed="lines that end in \\n or \\r\\n",
-            fix="save the file as UTF-8 text with \\n line ends",
-        )
-    names = next(csv.reader([line.rstrip("\r\n")]))
-    repeated = [n for i, n in enumerate(names) if n in names[:i]]
-    if repeated:
-        raise fault(
-            f"the column {repeated[0]!r} is there twice",
-            code="source.repeated_column",
-            fix="rename one of them",
-        )
-    return not raw.endswith(b"\n")
+    if held or not first:
+        yield Part(_frame(held, plain) if held else _frame([schema.empty_table()], plain), first)
 
 
-def _count_rows(
-    path: Path, fault: Fault, width: int, blocks: tuple[int, ...] = BLOCK_BYTES
-) -> tuple[int, list[Column]]:
-    """The number of rows and the columns' types. Every row must have ``width`` fields: Polars pads short ones."""
-    names = [str(i) for i in range(width)]
-    options: dict[str, Any] = {
-        "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        "read_options": pyarrow.csv.ReadOptions(block_size=blocks[0], column_names=names, skip_rows_after_names=1),
-        "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.binary()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-        ),
-    }
-    rows, columns = 0, [Column() for _ in names]
-    last = pl.Series(dtype=pl.Binary)  # the last field of all, kept back
-    try:
-        with pyarrow.csv.open_csv(str(path), **options) as reader:
-            for batch in filter(len, reader):
-                rows += batch.num_rows
-                *others, fields = (pl.Series(batch[name]) for name in names)
-                columns[-1].add(last)
-                last = fields[-1:]
-                for column, block in zip(columns, [*others, fields[:-1]], strict=True):
-                    column.add(block)
-    except pa.ArrowInvalid as error:
-        if "straddling" in str(error) and blocks[1:]:
-            return _count_rows(path, fault, width, blocks[1:])
-        counts = re.search(r"Expected (\d+) columns, got (\d+)", str(error))
-        raise fault(
-            f"a row has {counts[2]} fields where {counts[1]} are named" if counts else str(error).partition("\n")[0],
-            allowed="as many fields in every row as there are column names",
-            fix="correct that row, or put quotes around texts that hold commas or line breaks",
-        ) from None
-    if last.to_list() != [b""] or columns[-1].type is pl.String or not _ends_with_a_comma(path):
-        columns[-1].add(last)
-    return rows, columns
+def _frame(batches: list[Any], plain: pa.Schema | None) -> pl.DataFrame:
+    tables = [b if isinstance(b, pa.Table) else pa.Table.from_batches([b]) for b in batches]
+    table = pa.concat_tables(tables)
+    frame = pl.DataFrame(table if plain is None else table.cast(plain))
+    if frame.height != table.num_rows:
+        frame = pl.DataFrame(height=table.num_rows)
+    return frame
 
 
-def _ends_with_a_comma(path: Path) -> bool:
-    """Then the last field is null, yet Arrow gives it as an empty text when the field before it is in quotes."""
-    end = b""
-    with _opened(path) as stream:
-        while block := stream.read(2**20):
-            end = block[-1:]
-    return end == b","
+def _plain(schema: pa.Schema) -> pa.Schema | None:
+    """The schema as it goes on; None where it is that already.
+
+    Without dictionaries, which have no order and no meaning of their own; a map as a list of its entries, because
+    Polars keeps only the last of those with the same key.
+    """
+    kinds = [_plain_type(kind) for kind in schema.types]
+    if kinds == schema.types:
+        return None
+    return pa.schema([pa.field(f.name, kind, f.nullable) for f, kind in zip(schema, kinds, strict=True)])
 
 
-# --- JSON --------------------------------------------------------------------------------------------------------
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_map(kind):
+        entry = [pa.field("key", _plain_type(kind.key_type)), pa.field("value", _plain_type(kind.item_type))]
+        return pa.list_(pa.struct(entry))
+    if pa.types.is_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_plain_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _plain_type(f.type), f.nullable) for f in kind])
+    return kind
 
 
-def _ndjson(path: Path, fault: Fault, batch_size: int) -> Iterator[Piece]:
-    """A JSON object per line; blank lines do not count."""
-    from engine.sources import records
-
-    first = 1
-    before = 0
-    with _opened(path) as stream:
-        while lines := _lines(stream, batch_size):
-            if first == 1:
-                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
-            found = _objects(lines, first, fault)
-            last = first + len(lines) - 1
-            if found:
-                origin = f"{fault.origin} lines {first}-{last}"
-                frame = records.frame(found, where=f"sources.{fault.name}", origin=origin)
-                yield Piece(origin, frame.lazy(), len(found), open_schema=True, first=before)
-            first, before = last + 1, before + len(found)
+def nesting(kind: pa.DataType) -> int:
+    """The levels of lists and structs of a type; 0 for a plain one."""
+    if kind.num_fields == 0:
+        return 0
+    return 1 + max(nesting(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _lines(stream: IO[bytes], most: int) -> list[bytes]:
-    lines: list[bytes] = []
-    size = 0
-    for line in islice(stream, most):
-        lines.append(line)
-        size += len(line)
-        if size >= PIECE_BYTES:
-            break
-    return lines
-
-
-def _objects(lines: list[bytes], first: int, fault: Fault) -> list[dict[str, Any]]:
-    from engine.sources import records
-
-    filled = [line for line in lines if line.strip()]
-    try:
-        found = records.parse(b"[" + b",".join(filled) + b"]")
-        if len(found) == len(filled) and all(type(r) is dict for r in found):
-            return list(found)
-    except ValueError:
-        pass
-    for number, line in enumerate(lines, first):
-        if not line.strip():
-            continue
-        try:
-            if type(records.parse(line)) is not dict:
-                raise ValueError("it is no JSON object")
-        except ValueError as error:
+def check_shape(job: Job, schema: pa.Schema) -> None:
+    """No more columns, nor deeper ones, than the limits allow; no name twice."""
+    if len(schema) > job.limits.columns:
+        raise beyond(job, f"it has {len(schema):,} columns", "columns")
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if nesting(kind) > job.limits.nesting:
+            raise beyond(job, f"the column {name!r} is nested {nesting(kind)} levels deep", "nesting")
+    seen: set[str] = set()
+    for name in schema.names:
+        if name in seen:
             raise fault(
-                f"line {number} cannot be read: {error}",
-                allowed="one JSON object per line",
-                fix="correct that line",
-            ) from None
-    raise AssertionError("every line is an object, yet together they are not")
-
-
-def _json(path: Path, fault: Fault) -> Iterator[Piece]:
-    """One JSON array of objects, held in memory as a whole; a blank file is an empty one."""
-    from engine.sources import records
-
-    with _opened(path) as stream:
-        body = stream.read().removeprefix(codecs.BOM_UTF8)
-    if not body.strip():
-        return
-    try:
-        found = records.parse(body)
-    except ValueError as error:
-        raise fault(
-            f"it is not JSON: {error}", fix="correct it, or write format: ndjson for one object per line"
-        ) from None
-    if not isinstance(found, list) or not all(type(r) is dict for r in found):
-        raise fault("it is not a list of objects", allowed="[{…}, {…}]", fix="wrap the objects in a list")
-    if found:
-        frame = records.frame(found, where=f"sources.{fault.name}", origin=fault.origin)
-        yield Piece(fault.origin, frame.lazy(), len(found), open_schema=True)
+                job, f"the column {name!r} is there twice", code="source.repeated_column", fix="rename one of them"
+            )
+        seen.add(name)

@@ -8,11 +8,10 @@ that span several keys are the ``problems`` of their class; rules that need the 
 from pydantic import SecretStr
 
 from engine.spec.features import SETS, FeastSpec, ViewSpec
+from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
 from engine.spec.scalars import NAMED_TYPES
 from engine.spec.sources import (
-    FORMATS,
-    SUFFIXES,
     AnySource,
     ApiSpec,
     DatabaseSpec,
@@ -21,7 +20,6 @@ from engine.spec.sources import (
     IncrementalSpec,
     S3Spec,
     SourceSpec,
-    file_format,
     location_of,
     secrets_of,
 )
@@ -30,6 +28,7 @@ from engine.spec.validation import ALL, FAMILIES, Threshold, ValidationSpec
 
 __all__ = [
     "ALL",
+    "COMPRESSIONS",
     "FAMILIES",
     "FORMATS",
     "NAMED_TYPES",
@@ -37,12 +36,15 @@ __all__ = [
     "SUFFIXES",
     "AnySource",
     "ApiSpec",
+    "Csv",
     "DatabaseSpec",
     "Deduplicate",
     "FeastSpec",
+    "FileKeys",
     "FileSpec",
     "IncrementalSpec",
     "LandingSpec",
+    "Limits",
     "OutputSpec",
     "Pipeline",
     "S3Spec",

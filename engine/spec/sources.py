@@ -12,24 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from engine.errors import Problem, nearest
 from engine.spec.contract import ContractKey
+from engine.spec.files import FileKeys
 from engine.spec.plugins import Kinds
 from engine.spec.rest import AnyAuth, Budget, Dotted, HttpUrl, OAuth2Auth, Pagination
 from engine.spec.rules import Place, renamed
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Spec, Text
 
-FORMATS = ("parquet", "csv", "ndjson", "json")
-SUFFIXES = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".json": "json",
-}
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 SCHEMES = ("sqlite", "duckdb", "postgresql", "postgres", "mysql", "mariadb")
+URL_SCHEMES = ("http", "https", "gs", "gcs", "abfs", "abfss", "az")  # that files are read from
 FILES = ("sqlite", "duckdb")  # databases that are a file
 # What follows hosts, their ports, a slash and the database's name: options with an @ in them.
 _OPTIONS = re.compile(
@@ -245,30 +238,62 @@ class DatabaseSpec(IncrementalSpec):
                 )
 
 
-class FileSpec(SourceSpec):
-    """Local files: one path or a glob."""
+class FileSpec(FileKeys, SourceSpec):
+    """Files: local ones, or those behind a URL. One path or a glob."""
 
     type: Literal["file"]
-    path: Annotated[Text, Field(description="a file or a glob, relative to the pipeline file")]
-    format: Annotated[Literal["parquet", "csv", "ndjson", "json"] | None, Field(description="default: by suffix")] = (
-        None
-    )
+    path: Annotated[
+        Text,
+        Field(
+            description="a file or a glob, relative to the pipeline file; or https://…, gs://…, abfs://…",
+            repr=False,  # a URL's query may hold a token
+        ),
+    ]
+    headers: Annotated[dict[Text, SecretStr], Field(description="http(s): sent with every request; never printed")] = {}
+    storage_options: Annotated[
+        dict[Text, SecretStr | int | Finite | bool],
+        Field(description="gs and abfs: what the fsspec driver takes, such as token or account_key; never printed"),
+    ] = {}
+
+    @property
+    def scheme(self) -> str | None:
+        """Of a URL; None of a local path."""
+        return self.path.partition("://")[0].lower() if "://" in self.path else None
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
-        if "://" in self.path:
+        yield from self.file_problems(path, self.path, "path")
+        scheme = self.scheme
+        if scheme == "s3":
             yield Problem(
                 "config.not_local",
-                "a file source reads local files",
+                "objects in S3 have a type of their own",
                 (*path, "path"),
-                allowed="a local path or glob",
+                allowed="a local path or glob; https://, gs://, abfs://",
+                fix="use type: s3 with bucket and key",
+            )
+        elif scheme and scheme not in URL_SCHEMES:
+            yield Problem(
+                "config.not_local",
+                f"nothing here reads {scheme}://",
+                (*path, "path"),
+                allowed=f"a local path or glob; {', '.join(f'{s}://' for s in URL_SCHEMES)}",
                 fix="use type: s3 with bucket and key, or type: api with url",
             )
-        elif self.format is None and file_format(self.path) is None:
-            yield _unknown_format((*path, "path"), self.path)
+        elif scheme:
+            authority = self.path.partition("://")[2].partition("/")[0]
+            if "@" in authority and scheme in ("http", "https"):
+                message = "the URL names a user"
+                yield Problem("config.url", message, (*path, "path"), fix="put credentials in headers")
+            elif scheme in ("http", "https") and (wrong := _wrong_host(self.path)):
+                yield Problem("config.url", wrong, (*path, "path"), fix="write it as https://host/path")
+        for key, of in {"headers": ("http", "https"), "storage_options": ("gs", "gcs", "abfs", "abfss", "az")}.items():
+            if getattr(self, key) and scheme not in of:
+                message = f"{key} has no use for {f'{scheme}://' if scheme else 'local files'}"
+                yield Problem("config.storage", message, (*path, key), fix=f"remove {key}")
 
 
-class S3Spec(SourceSpec):
+class S3Spec(FileKeys, SourceSpec):
     """Objects in S3, MinIO or another store that speaks its protocol."""
 
     type: Literal["s3"]
@@ -276,9 +301,6 @@ class S3Spec(SourceSpec):
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$", description="the bucket's name, without s3://")
     ]
     key: Annotated[Text, Field(description="an object key or a glob")]
-    format: Annotated[Literal["parquet", "csv", "ndjson", "json"] | None, Field(description="default: by suffix")] = (
-        None
-    )
     endpoint_url: Annotated[
         str | None,
         Field(
@@ -293,8 +315,7 @@ class S3Spec(SourceSpec):
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
-        if self.format is None and file_format(self.key) is None:
-            yield _unknown_format((*path, "key"), self.key)
+        yield from self.file_problems(path, self.key, "key")
         if self.endpoint_url and (wrong := _wrong_host(self.endpoint_url)):
             yield Problem(
                 "config.url", wrong, (*path, "endpoint_url"), fix="write it as https://host or https://host:port"
@@ -388,14 +409,6 @@ _BuiltIn = Annotated[DatabaseSpec | FileSpec | ApiSpec | S3Spec, Field(discrimin
 AnySource = Annotated[SourceSpec, Kinds(_BuiltIn)]
 
 
-def file_format(location: str) -> str | None:
-    """The format that a path's suffix names, None where it names none; ``.gz`` and ``.zst`` are looked through."""
-    name = location.rsplit("/", 1)[-1].lower()
-    for compression in (".gz", ".zst"):
-        name = name.removesuffix(compression)
-    return next((form for suffix, form in SUFFIXES.items() if name.endswith(suffix)), None)
-
-
 def _wrong_host(url: str) -> str | None:
     """What is wrong with the host or the port of a URL, without repeating it; None where nothing is."""
     try:
@@ -410,16 +423,6 @@ def _wrong_host(url: str) -> str | None:
     labels = host.split(".")
     named = all(0 < len(label) <= 63 and _LABEL.fullmatch(label) for label in labels)
     return None if named or ":" in host else "the host is no name of letters, digits, dots and hyphens, nor an address"
-
-
-def _unknown_format(path: Place, location: str) -> Problem:
-    return Problem(
-        "config.unknown_format",
-        f"the format of {location!r} cannot be told from its suffix",
-        path,
-        allowed=", ".join(SUFFIXES),
-        fix=f"add format: one of {', '.join(FORMATS)}",
-    )
 
 
 def split_url(url: str) -> tuple[str, str, str, str]:
@@ -442,6 +445,8 @@ def location_of(spec: SourceSpec, base: Path) -> str:
     if isinstance(spec, DatabaseSpec):
         scheme, _, place, _ = split_url(spec.connection_string.get_secret_value())
         return f"{scheme}://{place} {spec.table or '(query)'}"
+    if isinstance(spec, FileSpec) and spec.scheme:
+        return spec.path.partition("?")[0] if spec.scheme in ("http", "https") else spec.path
     if isinstance(spec, FileSpec):
         return str(base / Path(spec.path).expanduser())
     if isinstance(spec, S3Spec):
@@ -465,6 +470,8 @@ def secrets_of(spec: BaseModel) -> frozenset[str]:
         found |= {text for secret in _secret_strings(value) for text in _parts(secret) if len(text) >= shortest}
     if isinstance(spec, ApiSpec) and "?" in spec.url:
         found |= {value for _, value in parse_qsl(spec.url.partition("?")[2]) if len(value) >= 8}
+    if isinstance(spec, FileSpec) and spec.scheme and "?" in spec.path:
+        found |= {value for _, value in parse_qsl(spec.path.partition("?")[2]) if len(value) >= 8}
     return frozenset(found)
 
 

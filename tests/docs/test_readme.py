@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import sqlite3
@@ -148,6 +149,24 @@ def test_the_online_store_example_runs_as_it_stands(
     assert "tasks_completed_7d" in capsys.readouterr().out
 
 
+def test_the_files_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("yaml") if "hive_partitions" in block]
+    (tmp_path / "trips" / "month=1").mkdir(parents=True)
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "trips" / "month=1" / "a.csv.gz").write_bytes(
+        gzip.compress("id;stop\n1;Übersee\n2;NA\n".encode("latin-1"))
+    )
+    (tmp_path / "inbox" / "a.ndjson").write_text('{"id": 1}\n')
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: files\n{text}")
+    trips, events = run_pipeline(load_pipeline(path)).sources
+    assert (trips.metrics.records_read, events.metrics.records_read) == (2, 1)
+    (tmp_path / "trips" / "month=2").mkdir()
+    (tmp_path / "trips" / "month=2" / "b.csv.gz").write_bytes(gzip.compress(b"id;stop\n3;x\n"))
+    trips, events = run_pipeline(load_pipeline(path)).sources
+    assert (trips.metrics.records_read, trips.metrics.rows, events.metrics.records_read) == (1, 3, 1)
+
+
 def test_the_checks_are_all_there_are() -> None:
     rows = re.findall(r"^\| (\w+) \| `(\w+): .* \| (ERROR|WARNING) \|$", README, re.MULTILINE)
     assert sorted(name for name, _, _ in rows) == sorted(FAMILIES)
@@ -218,7 +237,7 @@ def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, mon
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (7, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (8, 3)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 
 from engine.plugin import Chunk, Plain, Request, SecretStr, SourceError, SourceSpec, Text, plain
 from engine.plugin.kit import Broken, Checked, check_source
-from engine.sources import open_source
+from engine.sources import file_reading, open_source
 from engine.spec import ApiSpec, DatabaseSpec, FileSpec, S3Spec
 from tests.landing.world import small_chunks
 from tests.servers import rest
@@ -51,11 +51,13 @@ def passes(
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "ndjson", "json"])
-def test_files(tmp_path: Path, form: str) -> None:
+def test_files(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_reading, "BATCH_FILES", 1)
     for i, part in enumerate((ROWS[:4], ROWS[4:])):
         getattr(part, f"write_{form}")(tmp_path / f"{i}.{form}")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no more")
-    checked = passes(FileSpec, {"path": f"[01].{form}"}, tmp_path, ({"path": "none.csv"}, {"path": "bad.parquet"}))
+    wrong = ({"path": "none.csv"}, {"path": "bad.parquet"})
+    checked = passes(FileSpec, {"path": f"[01].{form}"}, tmp_path, wrong, secrets=())
     assert (checked.rows, checked.chunks) == (7, 2)
 
 

@@ -78,7 +78,7 @@ def test_the_ledger_records_runs_reads_and_files(tmp_path: Path) -> None:
         assert (file["path"], file["rows"], file["run_id"]) == (files(tmp_path)[0], 3, report.run_id)
         assert file["state"] == "published"
     chunks = landed_files(tmp_path, report.run_id, "activities")
-    assert [pl.read_parquet(c).height for c in chunks] == [3, 3]
+    assert [pl.read_parquet(c).height for c in chunks] == [6]
 
 
 def test_a_rerun_replaces_its_file_with_the_same_rows(tmp_path: Path) -> None:
