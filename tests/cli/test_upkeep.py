@@ -160,7 +160,7 @@ def test_verify_finds_everything_as_recorded(maestro: Maestro, folder: Path) -> 
     found = maestro("verify", "pipeline.yaml", "--json").json
     sizes = [p.stat().st_size for p in (folder / ".maestro").rglob("*.parquet")]
     sizes += [(folder / "features" / name).stat().st_size for name in files(folder)]
-    counts = {"landed_files": 3, "published_files": 1, "quarantined_files": 1}
+    counts = {"landed_files": 2, "published_files": 1, "quarantined_files": 1}
     assert found == {"ok": True, **counts, "bytes": sum(sizes), "damage": []}
     assert maestro("verify", "pipeline.yaml", "-q").out == ""
 
