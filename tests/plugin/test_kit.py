@@ -390,7 +390,7 @@ def test_a_source_that_breaks_one(kind: type[Any], rule: str, seen: str) -> None
 
 
 class Growing(Numbers):
-    """64 MB and more, from what is in memory at once."""
+    """256 MB, from what is in memory at once."""
 
     held = True
 
@@ -399,7 +399,7 @@ class Growing(Numbers):
             yield from super().chunks()
             return
         frames = []
-        for number in range(20):
+        for number in range(64):
             frame = pl.DataFrame({"n": pl.int_range(number, number + 500_000, eager=True)})
             if self.held:
                 frames.append(frame)
@@ -413,7 +413,7 @@ class Streaming(Growing):
 def test_memory_is_measured() -> None:
     large = {"path": "large", "token": Numbers.token}
     with pytest.raises(Broken, match=r"within: reading .* took .* of memory"):
-        held_to_rules(Growing, large=large, memory_mb=19)
-    assert "within" in held_to_rules(Streaming, large=large, memory_mb=19).rules
+        held_to_rules(Growing, large=large, memory_mb=60)
+    assert "within" in held_to_rules(Streaming, large=large, memory_mb=60).rules
     with pytest.raises(Broken, match="within: large is"):
-        held_to_rules(Streaming, large=large, memory_mb=64)
+        held_to_rules(Streaming, large=large, memory_mb=100)
