@@ -30,6 +30,8 @@ from engine.sources import Landed as LandedPiece
 from engine.spec import IncrementalSpec, SourceSpec, secrets_of
 from engine.steps import reached
 
+_RANDOM = random.Random()  # noqa: S311 - jitter and names, no secrets; the program's own generator is not touched
+
 log = logging.getLogger(__name__)
 
 Wait = Callable[[float], object]
@@ -119,7 +121,7 @@ class Extraction:
                     self._keep(None, ())
                 if not isinstance(error, TransientSourceError) or attempt == self.spec.max_retries:
                     raise
-                delay = random.uniform(0.5, 1.0) * min(30.0, 2.0**attempt)  # noqa: S311 - jitter, not a secret
+                delay = _RANDOM.uniform(0.5, 1.0) * min(30.0, 2.0**attempt)
                 log.warning("%s: %s; trying again in %.1f s", error.where, error.message, delay)
             else:
                 found.retries = attempt

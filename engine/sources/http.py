@@ -26,6 +26,8 @@ from engine.spec import ApiSpec, secrets_of
 from engine.spec.rest import OAuth2Auth
 from engine.types import redact, size_of
 
+_RANDOM = random.Random()  # noqa: S311 - jitter and names, no secrets; the program's own generator is not touched
+
 RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
@@ -493,7 +495,7 @@ def _moment(value: str | None) -> datetime | None:
 
 def _pause(attempt: int) -> float:
     """Exponential backoff with full jitter."""
-    return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt))  # noqa: S311 - no secret
+    return _RANDOM.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt))
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -17,6 +17,8 @@ from engine.errors import SourceError, TransientSourceError
 from engine.sources.threads import Stalled, within
 from engine.spec import SUFFIXES, FileSpec
 
+_RANDOM = random.Random()  # noqa: S311 - jitter and names, no secrets; the program's own generator is not touched
+
 RANGE_BYTES = 8 * 2**20
 HELD_BYTES = 24 * 2**20  # a remote file that is no larger is held in memory, not copied to disk
 FETCHES = 8  # requests in flight, of one piece
@@ -228,10 +230,10 @@ class RemoteStore:
             data = b"".join(self._each(lambda cut: self._range(entry, *cut), _cuts(size)))
             if not spooled:
                 return data
-            path = folder / f"{threading.get_ident()}-{random.getrandbits(48):x}"
+            path = folder / f"{threading.get_ident()}-{_RANDOM.getrandbits(48):x}"
             path.write_bytes(data)
             return path
-        path = folder / f"{threading.get_ident()}-{random.getrandbits(48):x}"
+        path = folder / f"{threading.get_ident()}-{_RANDOM.getrandbits(48):x}"
         with path.open("wb") as copy:
             cuts = _cuts(size)
             for some in range(0, len(cuts), 4):
@@ -265,7 +267,7 @@ class RemoteStore:
                     return data[start:stop]
                 if attempt == self.retries:
                     raise self._short(entry, len(data), wanted)
-            threading.Event().wait(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            threading.Event().wait(PAUSE_SECONDS * 2**attempt * _RANDOM.uniform(0.5, 1.0))
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _bounded(self, entry: Entry, data: bytes) -> bytes:
@@ -305,7 +307,7 @@ class RemoteStore:
                 known = self.worded(error)
                 if attempt == self.retries or not isinstance(known, TransientSourceError):
                     raise known from None
-            threading.Event().wait(PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            threading.Event().wait(PAUSE_SECONDS * 2**attempt * _RANDOM.uniform(0.5, 1.0))
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
