@@ -100,6 +100,7 @@ class FileReading(AbstractContextManager["FileReading"]):
         self.promise = Promise(counted=counted)
 
     def __exit__(self, *_: object) -> None:
+        self._store.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

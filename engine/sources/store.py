@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,9 +84,16 @@ class Store(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Gives back connections."""
+        ...
+
 
 class LocalStore:
     """Files of this machine."""
+
+    def close(self) -> None:
+        """See `Store.close`."""
 
     def __init__(self, name: str, spec: FileSpec, base: Path) -> None:
         self._name, self._spec, self._base = name, spec, base
@@ -199,6 +207,15 @@ class RemoteStore:
     worded: Callable[[BaseException], BaseException]
     limit: int
     globs: bool = True
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        client, loop = getattr(self.files, "_s3creator", None), getattr(self.files, "loop", None)
+        if client is not None:  # s3fs leaves that to a finalizer, which lets go of nothing while a loop runs
+            from fsspec.asyn import sync
+
+            with suppress(Exception):
+                sync(loop, client.__aexit__, None, None, None, timeout=1)
 
     def entries(self) -> list[Entry]:
         """See `Store.entries`."""
