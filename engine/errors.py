@@ -183,6 +183,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return words[matches[0]] if matches else None
 
 
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The fix for a word that is not known: the known one most like it; ``otherwise`` where none is close."""
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else otherwise
+
+
 def is_interrupt(error: BaseException) -> bool:
     """Whether ``error`` is a Ctrl-C; DuckDB reports one as an error of its own, Arrow the traceback of one as text."""
     text = str(error).strip()

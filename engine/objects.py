@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MissingExtra, SinkError
+from engine.s3 import is_of_the_store, open_client
 from engine.spec import StoreSpec, secrets_of
 from engine.types import redact
 
-DEFAULT_REGION = "us-east-1"
 ATTEMPTS = 5
 SECONDS = 60
 
@@ -106,29 +105,7 @@ class Objects:
 
     @cached_property
     def _client(self) -> Any:
-        try:
-            import s3fs
-        except ImportError:
-            raise MissingExtra("s3fs", "s3", f"{self._setting} in S3") from None
-        for noisy in ("botocore", "aiobotocore"):  # at DEBUG they log request headers, access keys among them
-            if logging.getLogger(noisy).level == logging.NOTSET:
-                logging.getLogger(noisy).setLevel(logging.INFO)
-        spec = self._spec
-        client = s3fs.S3FileSystem(
-            key=spec.access_key.get_secret_value() if spec.access_key else None,
-            secret=spec.secret_key.get_secret_value() if spec.secret_key else None,
-            endpoint_url=spec.endpoint_url,
-            client_kwargs={"region_name": spec.region or DEFAULT_REGION},
-            config_kwargs={
-                "connect_timeout": 10,
-                "read_timeout": SECONDS,
-                "retries": {"max_attempts": ATTEMPTS, "mode": "standard"},
-            },
-            skip_instance_cache=True,
-            use_listings_cache=False,
-        )
-        client.retries = 1  # botocore tries again itself
-        return client
+        return open_client(self._spec, f"{self._setting} in S3", seconds=SECONDS, attempts=ATTEMPTS)
 
     @contextmanager
     def _worded(self) -> Iterator[None]:
@@ -137,8 +114,7 @@ class Objects:
         except (SinkError, MissingExtra):
             raise
         except Exception as error:
-            package = type(error).__module__.partition(".")[0]
-            if not isinstance(error, OSError | ValueError) and package not in ("botocore", "aiobotocore", "aiohttp"):
+            if not is_of_the_store(error) and not isinstance(error, ValueError):
                 raise
             text, fix = " ".join(str(error).split())[:300], "check endpoint_url and region, and that the store is up"
             if isinstance(error, FileNotFoundError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import ConfigError, Problem, UsageError, nearest
+from engine.errors import ConfigError, Problem, UsageError, did_you_mean
 from engine.ledger import Ledger
 from engine.plan import Plan, ViewPlan, compile_plan
 from engine.sinks.feast import FeatureRepo
@@ -105,12 +105,11 @@ def _repo(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
 def _view(plan: Plan, name: str) -> ViewPlan:
     known = {view.name: view for view in plan.views}
     if name not in known:
-        near = nearest(name, known)
         raise UsageError(
             f"there is no view {name!r}",
             code="online.view",
             where="view",
             allowed=", ".join(known),
-            fix=f"did you mean {near!r}?" if near else "use one of the names above",
+            fix=did_you_mean(name, known, "use one of the names above"),
         )
     return known[name]

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.checks import Suite
-from engine.errors import ConfigError, Problem, nearest
+from engine.errors import ConfigError, Problem, did_you_mean, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
 from engine.objects import Objects
 from engine.sinks.paths import part_path
 from engine.spec import SETS, AnySource, FeastSpec, IncrementalSpec, Pipeline, SecretStr, ViewSpec, location_of
 from engine.spec.plugins import BUILT_IN
+from engine.spec.rules import unknown
 from engine.types import Duration, iso, parse_moment
 
 # Keys that say how a source is reached, not what is read.
@@ -367,14 +368,13 @@ def _view_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Pro
     if spec.features is not None:
         for i, feature in enumerate(spec.features):
             if feature not in view.feature_names:
-                near = nearest(feature, view.feature_names)
                 problems.append(
                     Problem(
                         "config.unknown_feature",
                         f"the {set_name} set has no feature {feature!r}",
                         (*path, "features", i),
                         allowed=", ".join(view.feature_names),
-                        fix=f"did you mean {near!r}?" if near else "use one of the names above",
+                        fix=did_you_mean(feature, view.feature_names, "use one of the names above"),
                     )
                 )
         view = view.select(spec.features)
@@ -385,18 +385,11 @@ def _role_sources(
     pipeline: Pipeline, path: tuple[str, ...], spec: ViewSpec, roles: Sequence[Role], problems: list[Problem]
 ) -> dict[str, str]:
     names = [r.name for r in roles]
-    for name in spec.sources:
-        if name not in names:
-            near = nearest(name, names)
-            problems.append(
-                Problem(
-                    "config.unknown_role",
-                    f"unknown role {name!r}",
-                    (*path, "sources", name),
-                    allowed=", ".join(names),
-                    fix=f"did you mean {near!r}?" if near else "use one of the roles above",
-                )
-            )
+    problems += [
+        unknown((*path, "sources", name), "role", name, names, code="config.unknown_role")
+        for name in spec.sources
+        if name not in names
+    ]
     found: dict[str, str] = {}
     for role in roles:
         source = spec.sources.get(role.name, role.name)

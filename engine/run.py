@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import LedgerError, MaestroError, UsageError, is_interrupt, nearest
+from engine.errors import LedgerError, MaestroError, UsageError, did_you_mean, is_interrupt
 from engine.intake import Intake, Replaying, remote_of
 from engine.ledger import Ledger
 from engine.objects import Objects
@@ -166,13 +166,12 @@ def _check_names(plan: Plan, reread: Collection[str]) -> None:
     known = [source.name for source in plan.sources]
     for name in reread:
         if name not in known:
-            near = nearest(name, known)
             raise UsageError(
                 f"there is no source {name!r} to read anew",
                 code="run.reread",
                 where="reread",
                 allowed=", ".join(known),
-                fix=f"did you mean {near!r}?" if near else "use one of the names above",
+                fix=did_you_mean(name, known, "use one of the names above"),
             )
 
 

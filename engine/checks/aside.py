@@ -81,11 +81,11 @@ class Aside:
         path = self._quarantine.path
         if not self._parts:
             if self._held:
-                with _writing(path):
+                with writing(path):
                     self._write(path)
             return
         self._flush()
-        with _writing(path):
+        with writing(path):
             parts = pl.concat([pl.scan_parquet(part, glob=False, hive_partitioning=False) for part in self._parts])
             parts.sink_parquet(path, compression="zstd", compression_level=1, maintain_order=True)
             for part in self._parts:
@@ -96,7 +96,7 @@ class Aside:
             return
         path = self._quarantine.path
         part = path.with_name(f"{path.stem}.part{len(self._parts)}")
-        with _writing(path):
+        with writing(path):
             self._write(part)
         self._parts.append(part)
 
@@ -107,15 +107,16 @@ class Aside:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a quarantine file is written into the engine's error."""
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
         raise SinkError(
-            f"rows could not be set aside: {str(error).strip().splitlines()[0]}",
+            f"rows in quarantine could not be written: {str(error).strip().splitlines()[0]}",
             code="quarantine.unwritable",
-            where=str(path.parent),
-            fix="make room there, or make it writable",
+            where=str(path),
+            fix=f"make {path.parent} a folder that is there, can be written and has room, or name another",
         ) from None
 
 

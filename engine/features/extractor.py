@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from engine.errors import DataError, UsageError, nearest
+from engine.errors import DataError, UsageError, did_you_mean
 from engine.features.compute import compute
 from engine.features.definition import Settings
 from engine.features.fit import Missing, apply, feature_columns, learn
@@ -79,12 +79,11 @@ class FeatureExtractionConfig:
                 fix="leave it out; the four built-in sets are always there",
             )
         if self.handle_missing not in _MISSING:
-            near = nearest(str(self.handle_missing), _MISSING)
             raise UsageError(
                 f"handle_missing: {self.handle_missing!r} is not an allowed value",
                 code="features.handle_missing",
                 allowed=", ".join(_MISSING),
-                fix=f"did you mean {near!r}?" if near else "use one of the values above",
+                fix=did_you_mean(str(self.handle_missing), _MISSING, "use one of the values above"),
             )
         if self.min_data_points < 0:
             raise UsageError(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
-from engine.errors import SinkError, UsageError, nearest
+from engine.checks.aside import writing
+from engine.errors import UsageError, nearest
 from engine.frames import column as exactly
 from engine.landing import files
 from engine.landing.replay import ID
@@ -36,7 +36,7 @@ def export(rows: pl.LazyFrame, path: Path) -> int:
     form = _form(path)
     frame = rows.collect(engine="streaming")
     if form == "parquet":
-        with _writing(path):
+        with writing(path):
             frame.write_parquet(path, compression="zstd")
         return frame.height
     *columns, reasons = frame.columns
@@ -46,25 +46,12 @@ def export(rows: pl.LazyFrame, path: Path) -> int:
     fields = [pl.col(reasons).struct[field].alias(f"{_prefix(columns)}_{field}") for field in _FIELDS]
     fields[1] = fields[1].list.join(", ")
     flat = frame.select(*values, *fields)
-    with _writing(path):
+    with writing(path):
         if form == "csv":
             flat.write_csv(path)
         else:
             flat.write_ndjson(path)
     return frame.height
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise SinkError(
-            f"the rows could not be written: {str(error).strip().splitlines()[0]}",
-            code="quarantine.unwritable",
-            where=str(path),
-            fix="name a file in a folder that is there and can be written",
-        ) from None
 
 
 def _check_fits(values: pl.Series, form: str, path: Path) -> None:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any
 
-from engine.errors import MaestroError, MissingExtra, SourceError, TransientSourceError
+from engine.errors import MaestroError, SourceError, TransientSourceError
+from engine.s3 import is_of_the_store, open_client
 from engine.sources import Chunk, Reading, Request
 from engine.sources.file_reading import FileReading
 from engine.sources.store import RemoteStore
 from engine.spec import S3Spec, secrets_of
 from engine.types import redact
-
-DEFAULT_REGION = "us-east-1"
-CONNECT_SECONDS = 10
 
 
 class S3Source:
@@ -37,7 +33,7 @@ class S3Source:
         spec = self._spec
         store = RemoteStore(
             self._name,
-            self._open(),
+            open_client(spec, "reading S3", seconds=spec.timeout_seconds, attempts=0),  # RemoteStore calls again
             f"{spec.bucket}/{spec.key}",
             "s3://",
             retries=spec.max_retries,
@@ -51,31 +47,6 @@ class S3Source:
         """See `engine.sources.Reading.chunks`."""
         with self.open(Request()) as opened:
             yield from opened.chunks()
-
-    def _open(self) -> Any:
-        try:
-            import s3fs
-        except ImportError:
-            raise MissingExtra("s3fs", "s3", "reading S3") from None
-        for noisy in ("botocore", "aiobotocore"):  # at DEBUG they log request headers, access keys among them
-            if logging.getLogger(noisy).level == logging.NOTSET:
-                logging.getLogger(noisy).setLevel(logging.INFO)
-        spec = self._spec
-        files = s3fs.S3FileSystem(
-            key=spec.access_key.get_secret_value() if spec.access_key else None,
-            secret=spec.secret_key.get_secret_value() if spec.secret_key else None,
-            endpoint_url=spec.endpoint_url,
-            client_kwargs={"region_name": spec.region or DEFAULT_REGION},
-            config_kwargs={
-                "connect_timeout": min(CONNECT_SECONDS, spec.timeout_seconds),
-                "read_timeout": spec.timeout_seconds,
-                "retries": {"max_attempts": 0, "mode": "standard"},  # RemoteStore makes calls again
-            },
-            skip_instance_cache=True,
-            use_listings_cache=False,
-        )
-        files.retries = 1
-        return files
 
     def _worded(self, error: BaseException) -> BaseException:
         """Words what the store and the way to it say."""
@@ -99,8 +70,7 @@ class S3Source:
                 code="source.invalid_request",
                 fix="check endpoint_url, region, bucket and key for characters that do not belong there",
             )
-        network = type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp")
-        if not network and not isinstance(error, OSError | TimeoutError):
+        if not is_of_the_store(error):
             return error
         return self._error(
             f"the store cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}",

@@ -23,7 +23,7 @@ from engine.spec.sources import (
     location_of,
     secrets_of,
 )
-from engine.spec.store import LandingSpec, OutputSpec, StoreSpec
+from engine.spec.store import LandingSpec, OutputSpec, S3Access, StoreSpec
 from engine.spec.validation import ALL, FAMILIES, Threshold, ValidationSpec
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "Limits",
     "OutputSpec",
     "Pipeline",
+    "S3Access",
     "S3Spec",
     "SecretStr",
     "SourceSpec",

@@ -15,10 +15,10 @@ from engine.spec.contract import ContractKey
 from engine.spec.files import FileKeys
 from engine.spec.plugins import Kinds
 from engine.spec.rest import AnyAuth, Budget, Dotted, HttpUrl, OAuth2Auth, Pagination
-from engine.spec.rules import Place, renamed
+from engine.spec.rules import Place, renamed, wrong_host
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Spec, Text
+from engine.spec.store import S3Access
 
-_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 SCHEMES = ("sqlite", "duckdb", "postgresql", "postgres", "mysql", "mariadb")
@@ -207,7 +207,7 @@ class DatabaseSpec(IncrementalSpec):
             message = "the connection string names no database file"
             fix = f"write {scheme}:///relative/path.db or {scheme}:////absolute/path.db"
             yield Problem("config.connection_string", message, where, fix=fix)
-        elif scheme not in FILES and (wrong := _wrong_host(connection)):
+        elif scheme not in FILES and (wrong := wrong_host(connection)):
             fix = f"write {scheme}://user:password@host:port/database; percent-encode special characters"
             yield Problem("config.connection_string", wrong, where, fix=fix)
 
@@ -285,7 +285,7 @@ class FileSpec(FileKeys, SourceSpec):
             if "@" in authority and scheme in ("http", "https"):
                 message = "the URL names a user"
                 yield Problem("config.url", message, (*path, "path"), fix="put credentials in headers")
-            elif scheme in ("http", "https") and (wrong := _wrong_host(self.path)):
+            elif scheme in ("http", "https") and (wrong := wrong_host(self.path)):
                 yield Problem("config.url", wrong, (*path, "path"), fix="write it as https://host/path")
         for key, of in {"headers": ("http", "https"), "storage_options": ("gs", "gcs", "abfs", "abfss", "az")}.items():
             if getattr(self, key) and scheme not in of:
@@ -293,7 +293,7 @@ class FileSpec(FileKeys, SourceSpec):
                 yield Problem("config.storage", message, (*path, key), fix=f"remove {key}")
 
 
-class S3Spec(FileKeys, SourceSpec):
+class S3Spec(S3Access, FileKeys, SourceSpec):
     """Objects in S3, MinIO or another store that speaks its protocol."""
 
     type: Literal["s3"]
@@ -301,29 +301,11 @@ class S3Spec(FileKeys, SourceSpec):
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$", description="the bucket's name, without s3://")
     ]
     key: Annotated[Text, Field(description="an object key or a glob")]
-    endpoint_url: Annotated[
-        str | None,
-        Field(
-            pattern=r"^https?://[^/\s@]+/?$",
-            json_schema_extra={"writeOnly": True},
-            description="http:// or https:// and a host, of a store that is not Amazon's",
-        ),
-    ] = None
-    access_key: Annotated[SecretStr | None, Field(description="default: what the environment offers")] = None
-    secret_key: SecretStr | None = None
-    region: Text | None = None
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
         yield from self.file_problems(path, self.key, "key")
-        if self.endpoint_url and (wrong := _wrong_host(self.endpoint_url)):
-            yield Problem(
-                "config.url", wrong, (*path, "endpoint_url"), fix="write it as https://host or https://host:port"
-            )
-        if (self.access_key is None) != (self.secret_key is None):
-            missing = "secret_key" if self.secret_key is None else "access_key"
-            message = f"{missing} is missing: the two keys go together"
-            yield Problem("config.missing_key", message, path, fix=f"add {missing}")
+        yield from self.access_problems(path)
 
 
 class ApiSpec(IncrementalSpec):
@@ -370,9 +352,9 @@ class ApiSpec(IncrementalSpec):
         yield from renamed(path, self.column_mapping, self.named())
         yield from self._since_problems(path)
         fix = "write it as https://host/path or https://host:port/path"
-        if wrong := _wrong_host(self.url):
+        if wrong := wrong_host(self.url):
             yield Problem("config.url", wrong, (*path, "url"), fix=fix)
-        if isinstance(self.auth, OAuth2Auth) and (wrong := _wrong_host(self.auth.token_url)):
+        if isinstance(self.auth, OAuth2Auth) and (wrong := wrong_host(self.auth.token_url)):
             yield Problem("config.url", wrong, (*path, "auth", "token_url"), fix=fix)
         for name, value in self.headers.items():
             if not _HEADER_NAME.fullmatch(name):
@@ -407,22 +389,6 @@ class ApiSpec(IncrementalSpec):
 
 _BuiltIn = Annotated[DatabaseSpec | FileSpec | ApiSpec | S3Spec, Field(discriminator="type")]
 AnySource = Annotated[SourceSpec, Kinds(_BuiltIn)]
-
-
-def _wrong_host(url: str) -> str | None:
-    """What is wrong with the host or the port of a URL, without repeating it; None where nothing is."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return "the host or the port is not written as it must be (a port is a number from 1 to 65535)"
-    if not host:
-        return "the host is missing"
-    if port == 0:
-        return "the port is 0; a port is a number from 1 to 65535"
-    labels = host.split(".")
-    named = all(0 < len(label) <= 63 and _LABEL.fullmatch(label) for label in labels)
-    return None if named or ":" in host else "the host is no name of letters, digits, dots and hyphens, nor an address"
 
 
 def split_url(url: str) -> tuple[str, str, str, str]:

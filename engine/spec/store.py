@@ -9,17 +9,15 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 
 from engine.errors import Problem
-from engine.spec.rules import Place
+from engine.spec.rules import Place, wrong_host
 from engine.spec.scalars import Spec, Text
 
 _S3 = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,254}(/[^\s*?\[\]]+)?/?")
-_KEYS = ("endpoint_url", "access_key", "secret_key", "region")
 
 
-class StoreSpec(Spec):
-    """A place, and how to get there if it is in S3, MinIO or another store that speaks its protocol."""
+class S3Access(Spec):
+    """How to get into S3, MinIO or another store that speaks its protocol."""
 
-    path: Text
     endpoint_url: Annotated[
         str | None,
         Field(
@@ -31,6 +29,23 @@ class StoreSpec(Spec):
     access_key: Annotated[SecretStr | None, Field(description="default: what the environment offers")] = None
     secret_key: SecretStr | None = None
     region: Text | None = None
+
+    def access_problems(self, path: Place) -> Iterator[Problem]:
+        """Mistakes in these keys that no single one shows."""
+        if self.endpoint_url and (wrong := wrong_host(self.endpoint_url)):
+            yield Problem(
+                "config.url", wrong, (*path, "endpoint_url"), fix="write it as https://host or https://host:port"
+            )
+        if (self.access_key is None) != (self.secret_key is None):
+            missing = "secret_key" if self.secret_key is None else "access_key"
+            message = f"{missing} is missing: the two keys go together"
+            yield Problem("config.missing_key", message, path, fix=f"add {missing}")
+
+
+class StoreSpec(S3Access):
+    """A place, and how to get there if it is in an object store."""
+
+    path: Text
 
     @property
     def is_remote(self) -> bool:
@@ -47,15 +62,11 @@ class StoreSpec(Spec):
                 allowed="a local path, or s3://bucket/folder",
                 fix="write a path such as ./features or s3://lake/features",
             )
-        for key in _KEYS if not self.is_remote else ():
+        for key in S3Access.model_fields if not self.is_remote else ():
             if getattr(self, key) is not None:
                 fix = f"remove {key}, or write path: s3://…"
                 yield Problem("config.not_remote", f"{key} has no use for a local folder", (*path, key), fix=fix)
-        if (self.access_key is None) != (self.secret_key is None):
-            missing = "secret_key" if self.secret_key is None else "access_key"
-            yield Problem(
-                "config.missing_key", f"{missing} is missing: the two keys go together", path, fix=f"add {missing}"
-            )
+        yield from self.access_problems(path)
 
 
 class OutputSpec(StoreSpec):
