@@ -16,7 +16,9 @@ from typing import Literal
 from engine.types import Duration
 
 Kind = Literal["key", "moment", "number", "text", "list", "labels"]
-Function = Literal["count", "count_distinct", "sum", "mean", "min", "max", "std"]
+Function = Literal[
+    "count", "count_distinct", "sum", "mean", "min", "max", "std", "var", "first", "last", "last_n", "quantile", "mode"
+]
 DType = Literal["Int64", "Float64"]
 
 
@@ -84,10 +86,19 @@ class Aggregate:
     """A named aggregate over rows.
 
     Attributes:
+        function: ``count``, ``count_distinct``, ``sum``, ``mean``, ``min``, ``max``; ``std``, ``var`` (n - 1);
+            ``first``, ``last`` (by timestamp; of equal ones the smallest, the largest value); ``last_n`` (a list, the
+            latest first, in the same order); ``quantile`` (linear between neighbours); ``mode`` (of equally frequent
+            values the smallest).
         value: SQL over the rows' columns; nulls are left out. None counts rows.
         window: only rows with ``as_of - window < timestamp <= as_of``; None is the whole history up to as_of.
+        offset: moves the window, or the end of the history, so far back.
+        tumbling: the window is the last whole one of those that follow one another since 1970-01-01 UTC (weeks: since
+            Monday, 1969-12-29), its start included and its end not.
         timestamp: the column that window and history go by; default: the role's own.
         where: SQL condition, true for the rows that count.
+        n: of ``last_n``: at most so many values.
+        q: of ``quantile``: 0 to 1.
 
     An entity without rows has 0 for the counts and null for everything else.
     """
@@ -99,6 +110,24 @@ class Aggregate:
     window: Duration | None = None
     timestamp: str | None = None
     where: str | None = None
+    offset: Duration | None = None
+    tumbling: bool = False
+    n: int | None = None
+    q: float | None = None
+
+    def bounds(self, as_of: int) -> tuple[int | None, int]:
+        """The rows that count: later than the first moment (None: all) and not later than the second.
+
+        Moments are microseconds since 1970 UTC.
+        """
+        end = as_of - (self.offset.microseconds if self.offset else 0)
+        if self.window is None:
+            return None, end
+        length = self.window.microseconds
+        if self.tumbling:
+            start = _MONDAY if self.window.text.endswith("w") else 0
+            end = start + (end - start) // length * length - 1
+        return end - length, end
 
 
 @dataclass(frozen=True)
@@ -153,6 +182,10 @@ class FeatureView:
         parts = (alone.features, alone.aggregates, rows, alone.entity, alone.roles, alone.created_at)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
+    def over(self, rows: Rows) -> tuple[Aggregate, ...]:
+        """The aggregates over a set of rows."""
+        return tuple(a for a in self.aggregates if a.rows == rows.name)
+
     def role(self, name: str) -> Role:
         return next(r for r in self.roles if r.name == name)
 
@@ -176,6 +209,7 @@ class FeatureView:
         return tuple(c.name for c in self.used(role) if c.kind not in ("key", "moment"))
 
 
+_MONDAY = -3 * 86_400_000_000  # 1969-12-29T00:00:00Z
 WEEK = Duration("7d")
 
 

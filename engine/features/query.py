@@ -8,10 +8,12 @@ timestamps without a zone, numbers are doubles without NaN, lists are never null
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from engine.duck import identifier
 from engine.features.definition import Aggregate, FeatureView, Role, Rows, mentions
+from engine.types import EPOCH, FIRST_MOMENT, LAST_MOMENT, epoch_microseconds
 
 # Unicode white space, as str.strip knows it, in a form for regular expressions.
 _WHITESPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
@@ -37,55 +39,81 @@ def timestamp(moment: datetime) -> str:
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
-def view_query(view: FeatureView, as_of: datetime, *, alias: str = "") -> str:
+def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = ()) -> str:
     """The rows of ``view`` as of ``as_of``.
 
     Columns: the entity's key as its source has it, ``event_timestamp``, the features; ordered by key. Roles are
     expected as relations under their names, ``as_of()`` as a macro.
 
     Args:
-        alias: a prefix for the query's own names, where it stands inside another.
+        given: names of relations that hold the aggregates of a set of rows (``_key``, then each by its name), which
+            are then not computed; see `given_name`.
     """
-    parts = _with(view, as_of, alias)
+    parts = _with(view, as_of, "", given)
     moment = f"{timestamp(as_of)} AT TIME ZONE 'UTC' AS event_timestamp"
     columns = ",\n  ".join([f"_source_key AS {identifier(view.entity.key)}", moment, *_features(view)])
-    return f"{parts}\nSELECT {columns}\n{_joined(view, alias)}\nORDER BY _source_key"
+    return f"{parts}\nSELECT {columns}\n{_joined(view, '')}\nORDER BY _source_key"
 
 
-def _lookup_query(view: FeatureView, as_of: datetime, alias: str) -> str:
+def given_name(rows: Rows, alias: str = "") -> str:
+    """What a relation with the aggregates of ``rows`` is called; ``alias``: of the query that they belong to."""
+    return f"{alias}given_{rows.name}"
+
+
+def lookup_alias(rows: Rows) -> str:
+    """The prefix of the names in the query that ``rows`` look features up in."""
+    return f"{rows.name}_"
+
+
+def _lookup_query(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]) -> str:
     columns = ",\n  ".join(["_key", *_features(view)])
-    return f"{_with(view, as_of, alias)}\nSELECT {columns}\n{_joined(view, alias)}"
+    return f"{_with(view, as_of, alias, given)}\nSELECT {columns}\n{_joined(view, alias)}"
 
 
-def _with(view: FeatureView, as_of: datetime, alias: str) -> str:
-    key = identifier(view.entity.key)
+def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]) -> str:
     exists = f"({identifier(view.created_at)} IS NULL OR {identifier(view.created_at)} <= as_of())"
-    ctes = [
-        f"{alias}entity AS (\n  SELECT *, {key} AS _key FROM {identifier(view.entity.name)}\n"
-        f"  WHERE {key} IS NOT NULL AND {exists})"
-    ]
-    lists = sorted({r.via for r in view.rows if r.via})
-    ctes += [
-        f"{alias}{name}_bridge AS (\n  SELECT DISTINCT _key, unnest({identifier(name)}) AS _member FROM {alias}entity)"
-        for name in lists
-    ]
+    ctes = entity_ctes(view, alias, exists)
     for rows in view.rows:
-        aggregates = [a for a in view.aggregates if a.rows == rows.name]
-        ctes.append(_rows_cte(view, rows, aggregates, as_of, alias))
+        if (relation := given_name(rows, alias)) in given:
+            ctes.append(f"{alias}agg_{rows.name} AS (\n  SELECT * FROM {identifier(relation)})")
+        else:
+            ctes.append(_rows_cte(view, rows, as_of, alias, given))
     return "WITH " + ",\n".join(ctes)
 
 
-def _rows_cte(view: FeatureView, rows: Rows, aggregates: list[Aggregate], as_of: datetime, alias: str) -> str:
-    role = view.role(rows.role)
+def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true") -> list[str]:
+    """The entities that ``exists`` (SQL) holds for, and per list column the members of each."""
+    key = identifier(view.entity.key)
+    entity = (
+        f"{alias}entity AS (\n  SELECT *, {key} AS _key FROM {identifier(view.entity.name)}\n"
+        f"  WHERE {key} IS NOT NULL AND {exists})"
+    )
+    lists = sorted({r.via for r in view.rows if r.via})
+    return [entity] + [
+        f"{alias}{name}_bridge AS (\n  SELECT DISTINCT _key, unnest({identifier(name)}) AS _member FROM {alias}entity)"
+        for name in lists
+    ]
+
+
+def _rows_cte(view: FeatureView, rows: Rows, as_of: datetime, alias: str, given: Collection[str]) -> str:
+    role, aggregates = view.role(rows.role), view.over(rows)
+    bounds = _time_bounds(role.timestamp, aggregates, as_of) if role.timestamp else []
+    looked_up = _lookup_query(rows.lookup[0], as_of, lookup_alias(rows), given) if rows.lookup else ""
     columns = ",\n    ".join(f"{_aggregate(a, role, as_of)} AS {identifier(a.name)}" for a in aggregates)
     return (
         f"{alias}agg_{rows.name} AS (\n  SELECT _key,\n    {columns}\n  FROM (\n"
-        f"{_rows_query(view, rows, aggregates, as_of, alias)}\n  ) GROUP BY _key)"
+        f"{rows_query(view, rows, bounds, alias, looked_up)}\n  ) GROUP BY _key)"
     )
 
 
-def _rows_query(view: FeatureView, rows: Rows, aggregates: list[Aggregate], as_of: datetime, alias: str) -> str:
-    role = view.role(rows.role)
+def rows_query(view: FeatureView, rows: Rows, bounds: Sequence[str], alias: str = "", looked_up: str = "") -> str:
+    """The rows themselves, each with the ``_key`` of its entity, that meet their own conditions and ``bounds``.
+
+    Args:
+        bounds: further SQL conditions on the role's columns, as ``r``.
+        looked_up: the query of the features that they look up, by ``_key``.
+    """
+    role, aggregates = view.role(rows.role), view.over(rows)
     key = identifier(role.key)
     derived = [f"({sql}) AS {identifier(name)}" for name, sql in rows.columns.items()]
     if rows.unnest:
@@ -93,8 +121,7 @@ def _rows_query(view: FeatureView, rows: Rows, aggregates: list[Aggregate], as_o
     source, conditions = f"{identifier(role.name)} AS r", [f"r.{key} IS NOT NULL"]
     if rows.where:
         conditions.append(f"({rows.where})")
-    if role.timestamp:
-        conditions += _time_bounds(role.timestamp, aggregates, as_of)
+    conditions += bounds
     columns = ["r.*", *derived]
     if rows.via is None:
         columns.append(f"r.{key} AS _key")
@@ -103,48 +130,67 @@ def _rows_query(view: FeatureView, rows: Rows, aggregates: list[Aggregate], as_o
         columns.append("b._key AS _key")
     inner = f"    SELECT {', '.join(columns)}\n    FROM {source}\n    WHERE {' AND '.join(conditions)}"
     if rows.lookup:
-        looked_up, names = rows.lookup
-        other = _lookup_query(looked_up, as_of, f"{rows.name}_")
-        chosen = ", ".join(f"f.{identifier(n)}" for n in names)
+        chosen = ", ".join(f"f.{identifier(n)}" for n in rows.lookup[1])
         inner = (
-            f"    SELECT x.*, {chosen}\n    FROM (\n{inner}) AS x\n    LEFT JOIN (\n{other}) AS f ON f._key = x.{key}"
+            f"    SELECT x.*, {chosen}\n    FROM (\n{inner}) AS x\n"
+            f"    LEFT JOIN (\n{looked_up}) AS f ON f._key = x.{key}"
         )
     if any(mentions(a.where or "", "entity") or mentions(a.value or "", "entity") for a in aggregates):
         inner = f"    SELECT x.*, entity FROM (\n{inner}) AS x JOIN {alias}entity AS entity USING (_key)"
     return inner
 
 
-def _time_bounds(column: str, aggregates: list[Aggregate], as_of: datetime) -> list[str]:
-    """No row after the as-of; none before the longest window, where every aggregate has one."""
+def _time_bounds(column: str, aggregates: Sequence[Aggregate], as_of: datetime) -> list[str]:
+    """No row after the latest moment that an aggregate knows; none before the earliest, where all have one."""
     name = f"r.{identifier(column)}"
-    bounds = [f"{name} <= as_of()"]
-    if aggregates and all(a.window and a.timestamp is None for a in aggregates):
-        longest = max((a.window for a in aggregates if a.window), key=lambda w: w.microseconds)
-        bounds.append(f"{name} > {timestamp(_before(as_of, longest.microseconds))}")
-    return bounds
+    own = [a.bounds(epoch_microseconds(as_of)) for a in aggregates if a.timestamp is None]
+    if len(own) < len(aggregates) or not own:
+        return [f"{name} <= as_of()"]
+    found = [f"{name} <= {_moment(max(end for _, end in own))}"]
+    starts = [start for start, _ in own if start is not None]
+    if len(starts) == len(own):
+        found.append(f"{name} > {_moment(min(starts))}")
+    return found
 
 
 def _aggregate(aggregate: Aggregate, role: Role, as_of: datetime) -> str:
     conditions = [f"({aggregate.where})"] if aggregate.where else []
     column = aggregate.timestamp or role.timestamp
-    if aggregate.window and column:
-        since = timestamp(_before(as_of, aggregate.window.microseconds))
-        conditions.append(f"{identifier(column)} > {since} AND {identifier(column)} <= as_of()")
-    value = aggregate.value or "*"
-    if aggregate.function == "std":
-        # DuckDB raises on infinite values; their deviation is undefined, which is null here.
-        value = f"CASE WHEN isfinite({value}) THEN {value} END"
-    calls = {
-        "count": "count({})",
-        "count_distinct": "count(DISTINCT {})",
-        "sum": "sum({})",
-        "mean": "avg({})",
-        "min": "min({})",
-        "max": "max({})",
-        "std": "stddev_samp({})",
-    }
-    call = calls[aggregate.function].format(value)
-    return f"{call} FILTER (WHERE {' AND '.join(conditions)})" if conditions else call
+    start, end = aggregate.bounds(epoch_microseconds(as_of))
+    if column and start is not None:
+        conditions.append(f"{identifier(column)} > {_moment(start)}")
+    if column and (start is not None or aggregate.offset):
+        conditions.append(f"{identifier(column)} <= {_moment(end)}")
+    if aggregate.value and aggregate.function in _IN_ORDER:
+        conditions.append(f"({aggregate.value}) IS NOT NULL")
+    call = _CALLS[aggregate.function].format(
+        value=aggregate.value or "*", moment=identifier(column or ""), n=aggregate.n, q=aggregate.q
+    )
+    if not conditions:
+        return call.replace("/**/", "")
+    return call.replace("/**/", f" FILTER (WHERE {' AND '.join(conditions)})")
+
+
+# DuckDB raises on infinite values; their deviation is undefined, which is null here.
+_FINITE = "CASE WHEN isfinite(CAST(({value}) AS DOUBLE)) THEN CAST(({value}) AS DOUBLE) END"
+_AT = "struct_pack(t := {moment}, v := {value})"
+_IN_ORDER = ("first", "last", "last_n")
+# Of each function; where the filter belongs stands a comment.
+_CALLS = {
+    "count": "count({value})/**/",
+    "count_distinct": "count(DISTINCT {value})/**/",
+    "sum": "sum({value})/**/",
+    "mean": "avg({value})/**/",
+    "min": "min({value})/**/",
+    "max": "max({value})/**/",
+    "std": f"stddev_samp({_FINITE})/**/",
+    "var": f"var_samp({_FINITE})/**/",
+    "first": f"(min({_AT})/**/).v",
+    "last": f"(max({_AT})/**/).v",
+    "last_n": f"list_transform(max({_AT}, {{n}})/**/, lambda s: s.v)",
+    "quantile": "quantile_cont(CAST({value} AS DOUBLE), {q})/**/",
+    "mode": "mode({value} ORDER BY {value})/**/",
+}
 
 
 def _features(view: FeatureView) -> list[str]:
@@ -166,8 +212,6 @@ def _joined(view: FeatureView, alias: str) -> str:
     return f"FROM (SELECT {star}\n  FROM {alias}entity{joins})"
 
 
-def _before(moment: datetime, microseconds: int) -> datetime:
-    try:
-        return moment - timedelta(microseconds=microseconds)
-    except OverflowError:
-        return datetime(1, 1, 1, tzinfo=UTC)
+def _moment(microseconds: int) -> str:
+    """Microseconds since 1970 as a SQL timestamp; the first or the last there is, where they lie beyond."""
+    return timestamp(EPOCH + timedelta(microseconds=min(max(microseconds, FIRST_MOMENT), LAST_MOMENT)))
