@@ -146,10 +146,10 @@ def _time_bounds(column: str, aggregates: Sequence[Aggregate], as_of: datetime) 
     own = [a.bounds(epoch_microseconds(as_of)) for a in aggregates if a.timestamp is None]
     if len(own) < len(aggregates) or not own:
         return [f"{name} <= as_of()"]
-    found = [f"{name} <= {_moment(max(end for _, end in own))}"]
+    found = [f"{name} <= {moment_literal(max(end for _, end in own))}"]
     starts = [start for start, _ in own if start is not None]
     if len(starts) == len(own):
-        found.append(f"{name} > {_moment(min(starts))}")
+        found.append(f"{name} > {moment_literal(min(starts))}")
     return found
 
 
@@ -158,9 +158,9 @@ def _aggregate(aggregate: Aggregate, role: Role, as_of: datetime) -> str:
     column = aggregate.timestamp or role.timestamp
     start, end = aggregate.bounds(epoch_microseconds(as_of))
     if column and start is not None:
-        conditions.append(f"{identifier(column)} > {_moment(start)}")
+        conditions.append(f"{identifier(column)} > {moment_literal(start)}")
     if column and (start is not None or aggregate.offset):
-        conditions.append(f"{identifier(column)} <= {_moment(end)}")
+        conditions.append(f"{identifier(column)} <= {moment_literal(end)}")
     if aggregate.value and aggregate.function in _IN_ORDER:
         conditions.append(f"({aggregate.value}) IS NOT NULL")
     call = _CALLS[aggregate.function].format(
@@ -212,6 +212,6 @@ def _joined(view: FeatureView, alias: str) -> str:
     return f"FROM (SELECT {star}\n  FROM {alias}entity{joins})"
 
 
-def _moment(microseconds: int) -> str:
+def moment_literal(microseconds: int) -> str:
     """Microseconds since 1970 as a SQL timestamp; the first or the last there is, where they lie beyond."""
     return timestamp(EPOCH + timedelta(microseconds=min(max(microseconds, FIRST_MOMENT), LAST_MOMENT)))

@@ -52,6 +52,7 @@ HOMES = {
         "engine.checks.groups",
         "engine.checks.sql",
         "engine.features.compute",
+        "engine.features.history",
         "engine.features.inputs",
         "engine.sinks.online.newest",
         "engine.sources.duckdb_file",
@@ -61,7 +62,8 @@ HOMES = {
     "fsspec": {"engine.sources.file", "engine.sources.store"},
     "httpx": {"engine.sources.http"},
     "mmh3": {"engine.sinks.online.redis"},
-    "numpy": {"engine.sinks.online"},
+    "numba": {"engine.features.history.kernels"},
+    "numpy": {"engine.features.history", "engine.sinks.online"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},

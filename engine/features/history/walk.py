@@ -1,0 +1,108 @@
+"""Aggregates that add up: the rows of one stretch of time after the other, with running state per entity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.features.definition import Aggregate
+from engine.features.history.rows import Events, Records
+from engine.features.history.sliding import Sliding
+from engine.features.history.spans import Span
+from engine.features.history.states import KINDS, Seen, State, result
+
+Array = npt.NDArray[Any]
+Result = tuple[Array, Array | None]  # values; where there is one: None, everywhere
+
+
+class Walk:
+    """The aggregates that add up, of some of the entities, at one as-of after the other.
+
+    Args:
+        stripes: the first, and the one after the last; entity ``id`` is number ``local(id)`` among theirs.
+    """
+
+    def __init__(self, events: Events, as_ofs: Sequence[int], stripes: tuple[int, int]) -> None:
+        self._events, self._as_ofs = events, as_ofs
+        self._first, self._last = stripes
+        self.aggregates = [a for a in events.carried.aggregates if a.function in KINDS]
+        self.ids = np.sort(
+            np.concatenate([np.arange(s, events.entities, events.stripes) for s in range(self._first, self._last)])
+        )
+        self._sliding = {
+            subject: Sliding(KINDS[aggregate.function], Span.of(aggregate), as_ofs)
+            for aggregate in self.aggregates
+            if (subject := _subject(aggregate))
+        }
+        self._states = {_state(a): a for a in self.aggregates}
+        self._done = 0  # intervals
+
+    def local(self, ids: Array) -> Array:
+        """Where entities of these stripes stand among them."""
+        if self._events.stripes == 1:
+            return ids
+        stripes, mine = self._events.stripes, self._last - self._first
+        numbers: Array = ids // stripes * mine + ids % stripes - self._first
+        return numbers
+
+    def at(self, as_of: int) -> dict[str, Result]:
+        """By name, the values of the aggregates at an as-of; as-ofs come in order."""
+        ends = self._events.intervals.ends
+        until = int(np.searchsorted(ends, as_of, side="right"))
+        for interval in range(self._done, until):
+            self._take(interval, int(ends[interval]))
+        self._done = max(self._done, until)
+        found: dict[Any, Result] = {}
+        values = {}
+        for aggregate in self.aggregates:
+            subject = _subject(aggregate)
+            key = (aggregate.function, subject)
+            if key not in found:
+                found[key] = self._result(aggregate, self._sliding[subject].at(as_of))
+            values[aggregate.name] = found[key]
+        return values
+
+    def _result(self, aggregate: Aggregate, state: State | None) -> Result:
+        if state is not None:
+            return result(aggregate.function, state)
+        nothing = np.zeros(len(self.ids), np.int64)
+        return (nothing, None) if aggregate.function == "count" else (nothing, np.zeros(len(self.ids), bool))
+
+    def _take(self, interval: int, end: int) -> None:
+        records = self._read(interval)
+        if not len(records):
+            return
+        states = {state: self._state_of(records, aggregate) for state, aggregate in self._states.items()}
+        for subject, sliding in self._sliding.items():
+            if (state := states[subject[:3]]) is not None:
+                sliding.push(end, state)
+
+    def _read(self, interval: int) -> Records:
+        found = [self._events.read(stripe, interval, interval + 1) for stripe in range(self._first, self._last)]
+        if len(found) == 1:
+            return found[0]
+        columns = {name: np.concatenate([r.columns[name] for r in found]) for name in found[0].columns}
+        return Records(self._events, columns)
+
+    def _state_of(self, records: Records, aggregate: Aggregate) -> State | None:
+        chosen, columns = records.chosen(aggregate), records.columns
+        ids, moments = self.local(columns["id"]), columns["ts"]
+        values = records.values(aggregate)
+        if chosen is not None and not chosen.all():
+            if not chosen.any():
+                return None
+            ids, moments, values = ids[chosen], moments[chosen], values[chosen]
+        return KINDS[aggregate.function].of(Seen(ids, values, moments), len(self.ids))
+
+
+def _state(aggregate: Aggregate) -> tuple[Any, ...]:
+    """Aggregates of which this is the same carry the same states."""
+    return KINDS[aggregate.function], aggregate.value, aggregate.where
+
+
+def _subject(aggregate: Aggregate) -> tuple[Any, ...]:
+    """Aggregates of which this is the same have the same state at an as-of."""
+    return (*_state(aggregate), Span.of(aggregate))
