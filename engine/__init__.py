@@ -1,8 +1,8 @@
 """maestro-engine: one declared pipeline from sources to a feature store.
 
 ``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``compile_plan`` says what it would do, ``run_pipeline``
-does it. ``Suite({…}).validate(frame)`` only checks a table. The seed's smaller calls are in `engine.ingestion`,
-`engine.validation` and `engine.features`.
+does it. ``Suite({…}).validate(frame)`` only checks a table, ``profile_of(frame)`` says what it looks like. The seed's
+smaller calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from engine.errors import MaestroError
     from engine.outcome import RunReport
     from engine.plan import Plan, compile_plan
+    from engine.profile import Profile, profile_of
     from engine.run import run_pipeline
     from engine.spec import Pipeline
 
@@ -21,11 +22,13 @@ __all__ = [
     "MaestroError",
     "Pipeline",
     "Plan",
+    "Profile",
     "Report",
     "RunReport",
     "Suite",
     "compile_plan",
     "load_pipeline",
+    "profile_of",
     "run_pipeline",
 ]
 __version__ = "0.1.0"
@@ -34,11 +37,13 @@ _HOMES = {
     "MaestroError": ("engine.errors", "MaestroError"),
     "Pipeline": ("engine.spec", "Pipeline"),
     "Plan": ("engine.plan", "Plan"),
+    "Profile": ("engine.profile", "Profile"),
     "Report": ("engine.checks", "Report"),
     "Suite": ("engine.checks", "Suite"),
     "RunReport": ("engine.outcome", "RunReport"),
     "load_pipeline": ("engine.config", "load_pipeline"),
     "compile_plan": ("engine.plan", "compile_plan"),
+    "profile_of": ("engine.profile", "profile_of"),
     "run_pipeline": ("engine.run", "run_pipeline"),
 }
 

@@ -20,8 +20,11 @@ from engine.checks.check import RowWise
 from engine.config import load_validation, located
 from engine.errors import ConfigError, SinkError, UsageError
 from engine.frames import parquet_files, parquet_rows, scan_files
+from engine.profile import Profile, profile_of
+from engine.profile.exact import counted
 from engine.sources import open_source
 from engine.spec import FORMATS, AnySource, Pipeline, file_format
+from engine.suggestion import candidates
 from engine.types import DEFAULT_MEMORY_LIMIT, parse_moment
 
 _PARQUET = "**/*.parquet"  # of a folder
@@ -60,6 +63,29 @@ def validate_file(
         _check_quarantine(Path(quarantine), suite, {Path(checks): "the file of checks"})
     with _table(location, form) as (frame, origins), _aside(quarantine, origins["origin"].to_list()) as aside:
         return suite.report(suite.judge(frame, origins=origins, quarantine=aside))
+
+
+def profile_file(
+    path: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the key's name
+    exact: bool = False,
+    unique: bool = False,
+) -> Profile:
+    """The profile of a table in files; arguments as in `validate_file`.
+
+    Args:
+        exact: whether distinct values are counted one by one where there are many.
+        unique: whether they are for columns that may name a row.
+
+    Raises:
+        UsageError, SourceError, DataError: as there.
+    """
+    location = str(path)
+    with _table(location, format or _format(location)) as (frame, _):
+        found = profile_of(frame)
+        names = None if exact else candidates(found) if unique else []
+        return counted(frame, found, names)
 
 
 def _suite(checks: str | Path, as_of: Any) -> Suite:

@@ -7,7 +7,7 @@ import io
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,8 @@ import polars as pl
 from engine.errors import DataError, MaestroError, UsageError, is_interrupt
 from engine.types import FIRST_MOMENT, LAST_MOMENT
 
+BATCH_ROWS = 200_000
+_BATCH_CELLS = 4_000_000  # of wide tables, a batch holds fewer rows
 _WIDE = 200  # columns
 _PART_CELLS = 16_000_000  # of wide files, what is read at once
 _FILES = "check the files, or cast them to common types"
@@ -175,6 +177,22 @@ def _exactly(name: str, dtype: pl.DataType) -> pl.Expr:
         return found
 
     return column(name).map_batches(made, return_dtype=dtype, is_elementwise=True)
+
+
+def batches(frame: pl.LazyFrame, columns: Sequence[str], name: str = "the data") -> Generator[tuple[int, pl.DataFrame]]:
+    """The rows in order, with the number of the first of each batch.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    size = min(BATCH_ROWS, max(1_000, _BATCH_CELLS // max(1, len(columns))))
+    offset = 0
+    chosen = frame.select([column(name) for name in columns])
+    with reading(name):
+        for batch in chosen.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
+            if batch.height:
+                yield offset, batch
+                offset += batch.height
 
 
 @contextmanager

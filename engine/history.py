@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
 from engine.ledger import Ledger, Read
 from engine.plan import Plan
 from engine.types import Duration
 from engine.upkeep import Collected, Verified, collect, verify
+
+if TYPE_CHECKING:
+    from engine.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,28 @@ def history(plan: Plan, newest: int) -> list[PastRun]:
             )
             for run in ledger.runs(plan.pipeline, newest)
         ]
+
+
+def profiles_of(plan: Plan, run_id: str | None = None) -> dict[str, Profile]:
+    """The profiles that a run kept, by source; None: of each source the newest that any run kept.
+
+    Raises:
+        UsageError: there is no such run, or none kept a profile.
+    """
+    from engine.profile import Profile
+
+    with opened(plan) as ledger:
+        kept = ledger.profiles(plan.pipeline, run_id=run_id)
+    if not kept:
+        raise UsageError(
+            f"the run {run_id!r} has kept no profile" if run_id else "no run has kept a profile",
+            code="profile.none",
+            where=plan.pipeline,
+            fix="maestro runs lists the runs; with profile: false they keep none",
+        )
+    newest = {one.source: one.profile for one in kept}
+    declared = [source.name for source in plan.sources]
+    return {name: Profile.from_dict(newest[name]) for name in [*declared, *newest] if name in newest}
 
 
 def verify_files(plan: Plan) -> Verified:

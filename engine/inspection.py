@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from engine.sources import Shared, open_source
 from engine.stages import Progress, Silent, judge, judging_order, land_source
 
 if TYPE_CHECKING:
+    from engine.profile import Profile
     from engine.sources.relation import Probe
 
 
@@ -56,13 +59,10 @@ def connect(plan: Plan) -> list[Probed]:
 def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceReport]:
     """Reads the sources that have checks and judges them; nothing is kept, nothing is published."""
     progress = progress or Silent()
-    make_workdir(plan.workdir)
-    _forget_dead(plan.workdir / "validate")
-    folder = plan.workdir / "validate" / f"{os.getpid()}-{uuid.uuid4().hex}"
     needed = set(plan.suites).union(*(suite.references for suite in plan.suites.values()))
     tables: dict[str, LandedTable] = {}
     reports: dict[str, SourceReport] = {}
-    try:
+    with _folder(plan) as folder:
         for source in plan.sources:
             if source.name in needed:
                 with Shared() as shared:
@@ -71,9 +71,47 @@ def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceRepo
             if source.name in plan.suites:
                 judged = judge(plan, source, tables, folder / source.name, progress)
                 reports[source.name], tables[source.name] = judged.report, judged.table
+    return [reports[source.name] for source in plan.sources if source.name in reports]
+
+
+def profile(
+    plan: Plan, *, exact: bool = False, unique: bool = False, progress: Progress | None = None
+) -> dict[str, Profile]:
+    """Reads the sources and makes a profile of each; nothing is kept.
+
+    Args:
+        exact: whether distinct values are counted one by one where there are many.
+        unique: whether they are for columns that may name a row.
+    """
+    from engine.profile import profile_of
+    from engine.profile.exact import counted
+    from engine.suggestion import candidates
+
+    progress = progress or Silent()
+    found: dict[str, Profile] = {}
+    with _folder(plan) as folder:
+        for source in plan.sources:
+            with Shared() as shared:
+                table = land_source(plan, source, folder / source.name, progress, shared)
+            progress.step("profile", source.name)
+            made = profile_of(table.scan(), source.spec.pii)
+            names = None if exact else candidates(made) if unique else []
+            limits: dict[str, Any] = {"memory_limit": plan.memory_limit, "spill": folder / "spill"}
+            found[source.name] = counted(table.scan(), made, names, **limits)
+            shutil.rmtree(folder / source.name)
+    return found
+
+
+@contextmanager
+def _folder(plan: Plan) -> Iterator[Path]:
+    """A folder for what is read, until it has been looked at."""
+    make_workdir(plan.workdir)
+    _forget_dead(plan.workdir / "validate")
+    folder = plan.workdir / "validate" / f"{os.getpid()}-{uuid.uuid4().hex}"
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return [reports[source.name] for source in plan.sources if source.name in reports]
 
 
 def _forget_dead(root: Path) -> None:

@@ -233,7 +233,8 @@ class Intake:
             return
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
-        judged = judge(self.plan, source, self.tables, folder, self.progress, self._newness(read), aside)
+        newness = self._newness(read)
+        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, profiled=source.profile)
         told, self.tables[source.name] = judged.report, judged.table
         self.reports.append(told)
         if told.report:
@@ -249,7 +250,8 @@ class Intake:
             files=judged.table.files,
         )
         self._keep_files((*judged.table.files, *judged.quarantined))
-        self.ledger.judged(read, self.run_id, quarantined=judged.quarantined)
+        profile = told.profile.to_dict() if told.profile else None
+        self.ledger.judged(read, self.run_id, quarantined=judged.quarantined, profile=profile)
         self.reads[source.name] = read
         reached("table.judged")
 

@@ -14,6 +14,7 @@ from engine.types import iso
 
 if TYPE_CHECKING:
     from engine.features.fit import Applied
+    from engine.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class SourceReport:
     Attributes:
         promise: what the reading vouches for.
         balance: what became of the rows.
+        profile: of the rows that were judged, those that the checks set aside among them; None where none was made.
     """
 
     name: str
@@ -69,6 +71,7 @@ class SourceReport:
     mode: str = "full"
     promise: Promise = field(default_factory=Promise)
     balance: Balance = Balance()
+    profile: Profile | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -80,6 +83,7 @@ class SourceReport:
             "metrics": self.metrics.to_dict(),
             "balance": self.balance.to_dict(),
             "validation": self.report.to_dict() if self.report else None,
+            "profile": self.profile.summary() if self.profile else None,
         }
 
 

@@ -31,17 +31,18 @@ _NOT_OF_THE_TABLE = {
     *("auth", "budget", "max_body", "since_param"),
     *("batch_size", "max_retries", "timeout_seconds", "lateness", "deletes", "consistent", "required_columns"),
     "contract",  # but for the types that it declares
-    *("storage_options", "untrusted", "limits"),
+    *("storage_options", "untrusted", "limits", "pii", "profile"),
 }
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A source to read: its name, where it lies (never a secret), its declaration."""
+    """A source to read: its name, where it lies (never a secret), its declaration, whether runs keep its profile."""
 
     name: str
     location: str
     spec: AnySource
+    profile: bool = True
 
     @property
     def mode(self) -> str:
@@ -227,7 +228,7 @@ def compile_plan(
         workdir=workdir,
         memory_limit=pipeline.memory_limit,
         as_of=moments,
-        sources=tuple(SourcePlan(n, _location(n, s, pipeline.base), s) for n, s in pipeline.sources.items()),
+        sources=tuple(_source_plan(pipeline, name, source) for name, source in pipeline.sources.items()),
         suites=suites,
         views=planned,
         output=Objects(pipeline.output, "output")
@@ -240,6 +241,11 @@ def compile_plan(
         ledger=pipeline.ledger,
         retention=Duration(pipeline.retention) if pipeline.retention else None,
     )
+
+
+def _source_plan(pipeline: Pipeline, name: str, source: AnySource) -> SourcePlan:
+    profile = pipeline.profile if source.profile is None else source.profile
+    return SourcePlan(name, _location(name, source, pipeline.base), source, profile)
 
 
 def _suites(pipeline: Pipeline, as_of: datetime, workdir: Path, problems: list[Problem]) -> Iterator[tuple[str, Suite]]:

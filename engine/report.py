@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from engine.outcome import RunReport, SourceReport
     from engine.plan import Plan, SourcePlan
     from engine.plugin.kinds import Kind
+    from engine.profile import Profile
     from engine.quarantine import Holding
     from engine.stages import Progress
     from engine.upkeep import Verified
@@ -271,6 +272,31 @@ def _notes(report: RunReport) -> Iterator[str]:
                 )
             if done.all_null:
                 yield f"{view.name}: all null, nothing to impute from: {', '.join(done.all_null)}"
+
+
+def show_profile(name: str, profile: Profile) -> None:
+    """Prints a line for each column of a table."""
+    console = _console()
+    table = _table(
+        f"{name}: {_count(profile.rows, 'row')}",
+        *("column", "nulls", "distinct", "type", "min", "median", "max", "mean", "std", "most frequent"),
+        numbers=2,
+    )
+    for c in profile.columns.values():
+        told = c.summary()
+        nulls = f"{100 * told['null_fraction']:.3g} %" if told["nulls"] else "0"
+        about = "" if told["distinct_error"] == 0 else "at least " if told["distinct_error"] is None else "~"
+        distinct = "" if told["distinct"] is None else f"{about}{told['distinct']:,}"
+        median = next((x for share, x in told.get("quantiles", ()) if share == 0.5), None)
+        figures = (told.get("min"), median, told.get("max"), told.get("mean"), told.get("std"))
+        top = ", ".join(f"{_figure(t['value'])} ({t['count']:,})" for t in told.get("top", ())[:3])
+        texts = [c.dtype, *map(_figure, figures), "(pii)" if c.pii else top]
+        table.add_row(Text(c.name), nulls, distinct, *(Text(text, overflow="fold") for text in texts))
+    console.print(table)
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def show_validation(reports: Mapping[str, Report], *, errors_only: bool = False, verbose: bool = False) -> None:

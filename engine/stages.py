@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import polars as pl
 
 from engine.checks.aside import Quarantine
+from engine.frames import batches
 from engine.landing import Aside, LandedTable, Replay, Rows, files, land, quarantine
 from engine.ledger import File, make_folder
 from engine.outcome import Balance, Carried, SourceReport
@@ -19,6 +20,7 @@ from engine.sources import Shared, open_source, reading
 if TYPE_CHECKING:
     from engine.checks import Report
     from engine.checks.suite import Judgement
+    from engine.profile import Profiler
 
 
 class Progress(Protocol):
@@ -126,6 +128,8 @@ def judge(
     progress: Progress,
     newness: Newness | None = None,
     aside: Aside | None = None,
+    *,
+    profiled: bool = False,
 ) -> Judged:
     """The verdict on a landed table, and the table without the rows that its checks set aside.
 
@@ -136,13 +140,20 @@ def judge(
         folder: for copies of files that lose rows.
         newness: default: all rows are new, and the run's own.
         aside: where rows in quarantine go; default: they are only counted.
+        profiled: whether to make a profile of the rows that are judged one by one.
     """
     newness, aside, table = newness or Newness(), aside or Aside(), tables[source.name]
     suite = plan.suites.get(source.name)
-    if suite is None:
+    if suite is None and not profiled:
         return _judged(source, table, table, balance=_Sums(table, newness).balance())
     progress.step("check", source.name)
     rows = table.rows(newness.new)
+    profiler = _profiler(source, rows) if profiled else None
+    if suite is None:
+        if profiler:
+            for _, batch in batches(rows.scan(), profiler.columns, source.name):
+                profiler.add(batch)
+        return _judged(source, table, table, balance=_Sums(table, newness).balance(), profiler=profiler)
     path = files.new_path(make_folder(aside.folder), "checks") if aside.folder and suite.sets_aside else None
     found = suite.judge(
         rows.scan(),
@@ -150,6 +161,7 @@ def judge(
         origins=rows.origins(),
         references={name: tables[name].scan() for name in suite.references},
         quarantine=Quarantine(path, aside.run, aside.read) if path else None,
+        witness=profiler.add if profiler else None,
     )
     with reading("the landed rows", source.name):
         left = rows.without(found.removed, folder)
@@ -159,7 +171,14 @@ def judge(
         report = suite.report(found)
     else:
         report = suite.report(found, suite.judge(left.scan(), scope="table", origins=left.origins()))
-    return _judged(source, table, left, report=report, balance=sums.balance(), quarantined=kept)
+    return _judged(source, table, left, report=report, balance=sums.balance(), quarantined=kept, profiler=profiler)
+
+
+def _profiler(source: SourcePlan, rows: Rows) -> Profiler:
+    from engine.profile import Profiler  # where nothing is profiled, numpy need not load
+
+    with reading("the landed rows", source.name):
+        return Profiler(rows.scan().collect_schema(), source.spec.pii)
 
 
 def _judged(
@@ -170,6 +189,7 @@ def _judged(
     balance: Balance,
     report: Report | None = None,
     quarantined: tuple[File, ...] = (),
+    profiler: Profiler | None = None,
 ) -> Judged:
     metrics = replace(
         landed.metrics,
@@ -178,7 +198,10 @@ def _judged(
         rows=sum(file.rows for file in left.files),
     )
     state = "accepted" if report is None or report.ok else "blocked"
-    told = SourceReport(source.name, source.location, metrics, report, state, source.mode, landed.promise, balance)
+    profile = profiler.profile() if profiler else None
+    told = SourceReport(
+        source.name, source.location, metrics, report, state, source.mode, landed.promise, balance, profile
+    )
     return Judged(told, replace(left, metrics=metrics), quarantined)
 
 

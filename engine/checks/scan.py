@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,8 @@ from engine.frames import clipped, column
 
 _MARKED_AT_ONCE = 100  # checks whose failing rows are looked for
 _FREQUENT = 20  # values that break a check are shown, the most frequent ones
+
+Witness = Callable[[pl.DataFrame], None]
 
 
 @dataclass
@@ -49,12 +51,21 @@ class _Asked:
 class Scan:
     """One pass over just the columns that the checks name, whatever their number.
 
+    Args:
+        witness: is shown every row, with all its columns, before any is set aside.
+
     Attributes:
         quarantined, dropped: rows set aside for good, or left out.
     """
 
-    def __init__(self, table: Table, asked: Mapping[int, tuple[Check, Measures]], aside: Aside | None) -> None:
-        self._table = table
+    def __init__(
+        self,
+        table: Table,
+        asked: Mapping[int, tuple[Check, Measures]],
+        aside: Aside | None,
+        witness: Witness | None = None,
+    ) -> None:
+        self._table, self._witness = table, witness
         self._asked = {i: _Asked(check, measures) for i, (check, measures) in asked.items()}
         for i, a in self._asked.items():
             if (name := a.measures.frequent) is not None:
@@ -75,6 +86,8 @@ class Scan:
             if columns:
                 with closing(table.batches(columns)) as batches:
                     for offset, batch in batches:
+                        if self._witness:
+                            self._witness(batch)
                         self._measure(table.derive(batch, offset), offset)
                         seen = offset + batch.height
                 if not seen:
@@ -91,7 +104,9 @@ class Scan:
 
     def _columns(self) -> list[str]:
         table = self._table
-        if self._aside is not None and any(a.on_violation == "quarantine" for a in self._rows.values()):
+        if self._witness or (
+            self._aside is not None and any(a.on_violation == "quarantine" for a in self._rows.values())
+        ):
             return list(table.schema)
         needed = {name for asked in self._asked.values() for name in table.needed(asked.check)}
         if self._rows:

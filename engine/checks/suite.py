@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from engine.checks.aside import Quarantine
+    from engine.checks.scan import Witness
     from engine.checks.table import Table
 
 SAMPLE_SIZE = 5
@@ -176,6 +177,7 @@ class Suite:
         origins: pl.DataFrame | None = None,
         references: Mapping[str, Any] | None = None,
         quarantine: Quarantine | None = None,
+        witness: Witness | None = None,
     ) -> Judgement:
         """What the checks of a scope find; rows that they set aside are written, and marked in the answer.
 
@@ -188,6 +190,7 @@ class Suite:
                 count on.
             references: source: its data, for foreign keys.
             quarantine: where quarantined rows go; None: nowhere, they are only marked.
+            witness: is shown all rows, batch by batch and once, before any is set aside.
 
         Raises:
             UsageError, DataError: as `validate`.
@@ -196,7 +199,7 @@ class Suite:
         with self._table(data, origins=origins, references=references) as table:
             faults: dict[int, str] = {}
             while True:
-                judgement, faulty = self._scan(table, scope, quarantine, faults)
+                judgement, faulty = self._scan(table, scope, quarantine, faults, None if faults else witness)
                 if not any(_sets_aside(self.checks[i]) for i in faulty):
                     return replace(judgement, seconds=time.perf_counter() - started)
                 # What a check set aside before it turned out that it cannot run is taken back.
@@ -204,7 +207,12 @@ class Suite:
                 table.forget()
 
     def _scan(
-        self, table: Table, scope: Scope, quarantine: Quarantine | None, faults: Mapping[int, str]
+        self,
+        table: Table,
+        scope: Scope,
+        quarantine: Quarantine | None,
+        faults: Mapping[int, str],
+        witness: Witness | None,
     ) -> tuple[Judgement, dict[int, str]]:
         """One scan without the checks that are known to be at fault, and which more of them are."""
         from engine.checks.aside import Aside
@@ -216,7 +224,7 @@ class Suite:
             results[i] = self.checks[i].cannot_run(faults[i])
         if quarantine:
             quarantine.path.unlink(missing_ok=True)
-        scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None)
+        scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None, witness)
         found = scan.run()
         faulty: dict[int, str] = {}
         for i in sorted(found, key=lambda i: self.checks[i].whole_table):

@@ -18,11 +18,8 @@ from engine.checks.keys import Keys, hash_of
 from engine.checks.marks import Marks
 from engine.checks.sql import Conditions
 from engine.errors import DataError
-from engine.frames import column, compacted, reading, to_rows
+from engine.frames import batches, column, compacted, reading, to_rows
 from engine.moments import readable, to_moment
-
-BATCH_ROWS = 200_000
-_BATCH_CELLS = 4_000_000  # of wide tables, a batch holds fewer rows
 
 
 @dataclass
@@ -247,7 +244,7 @@ class Table:
 
     def batches(self, columns: Sequence[str]) -> Generator[tuple[int, pl.DataFrame]]:
         """The rows in order, with the number of the first of each batch."""
-        return _batches(self.frame, columns)
+        return batches(self.frame, columns)
 
     def count(self) -> int:
         """How many rows there are, of which none is read."""
@@ -448,26 +445,13 @@ class Table:
         return [shown[position] for position in positions]
 
 
-def _batches(
-    frame: pl.LazyFrame, columns: Sequence[str], name: str = "the data"
-) -> Generator[tuple[int, pl.DataFrame]]:
-    size = min(BATCH_ROWS, max(1_000, _BATCH_CELLS // max(1, len(columns))))
-    offset = 0
-    chosen = frame.select([column(name) for name in columns])
-    with reading(name):
-        for batch in chosen.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
-            if batch.height:
-                yield offset, batch
-                offset += batch.height
-
-
 def _keys(frame: pl.LazyFrame, columns: Sequence[str], parts: Mapping[str, pl.Expr], name: str = "the data") -> Stream:
     """The keys of a frame that have no null, with their positions."""
     schema = frame.collect_schema()
     none = pl.DataFrame(schema={name: schema[name] for name in columns})
 
     def keys() -> Iterator[pl.DataFrame]:
-        for offset, batch in _batches(frame, columns, name):
+        for offset, batch in batches(frame, columns, name):
             yield batch.select(pl.int_range(offset, offset + pl.len()).alias(POSITION), **parts).drop_nulls()
 
     return Stream(none.select(pl.int_range(pl.len()).alias(POSITION), **parts), keys())

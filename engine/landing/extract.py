@@ -370,6 +370,7 @@ def needed(spec: SourceSpec) -> list[tuple[str, str]]:
     """The columns that a declaration names, each with the key that does; as they are after mapping."""
     found = [("required_columns", c) for c in spec.required_columns]
     found += [("critical_columns", c) for c in spec.critical_columns]
+    found += [("pii", c) for c in spec.pii]  # one that is misspelt would be no secret
     if spec.deduplicate:
         found += [("deduplicate", c) for c in spec.deduplicate.keys]
         found += [("deduplicate", c) for c in [spec.deduplicate.order_by] if c]

@@ -5,6 +5,6 @@ whoever has lost the lease can write nothing any more.
 """
 
 from engine.ledger.ledger import Ledger, make_folder, make_workdir
-from engine.ledger.records import File, Piece, Quarantined, Read
+from engine.ledger.records import File, KeptProfile, Piece, Quarantined, Read
 
-__all__ = ["File", "Ledger", "Piece", "Quarantined", "Read", "make_folder", "make_workdir"]
+__all__ = ["File", "KeptProfile", "Ledger", "Piece", "Quarantined", "Read", "make_folder", "make_workdir"]

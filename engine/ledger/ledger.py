@@ -19,10 +19,11 @@ import sqlalchemy as sa
 
 from engine.errors import LedgerError, MissingExtra
 from engine.ledger import lease as leasing
+from engine.ledger import profiles as profiling
 from engine.ledger import quarantine as aside
 from engine.ledger.lease import Lease
 from engine.ledger.migrations import VERSION, migrate
-from engine.ledger.records import File, Piece, Quarantined, Read
+from engine.ledger.records import File, KeptProfile, Piece, Quarantined, Read
 from engine.ledger.tables import files, fits, leases, loads, pieces, published, reads, runs
 from engine.types import iso, parse_moment, redact
 
@@ -308,13 +309,21 @@ class Ledger:
             aside.hold(connection, read, read.run_id, quarantined, _now())
             aside.replay(connection, replayed or {}, read.run_id, _now(), mended=mended)
 
-    def judged(self, read: Read, run_id: str, *, quarantined: Sequence[File] = ()) -> None:
+    def judged(
+        self,
+        read: Read,
+        run_id: str,
+        *,
+        quarantined: Sequence[File] = (),
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
         """Commits the verdict of the checks on a landed table, and the table without the rows that they set aside.
 
         Args:
             read: with its state, report, metrics and files as they are now.
             run_id: of the run that judged.
             quarantined: files of the rows set aside.
+            profile: of the rows that were judged.
         """
         facts = {"state": read.state, "report": read.report, "metrics": read.metrics}
         with self._write() as connection:
@@ -324,6 +333,8 @@ class Ledger:
             aside.hold(connection, read, run_id, quarantined, _now())
             if read.base is None:
                 aside.supersede(connection, read, run_id, _now())
+            if profile is not None:
+                profiling.keep(connection, read, run_id, profile)
 
     @staticmethod
     def _add_files(connection: sa.Connection, read_id: str, found: Sequence[File]) -> None:
@@ -408,6 +419,26 @@ class Ledger:
         """Gives up the rows in files of the quarantine."""
         with self._write() as connection:
             aside.drop(connection, paths, _now())
+
+    # --- profiles ---------------------------------------------------------------------------------------------------
+
+    def keep_profile(self, read: Read, run_id: str, profile: Mapping[str, Any]) -> None:
+        """Records the profile of a table that a run has judged, as `judged` does."""
+        with self._write() as connection:
+            profiling.keep(connection, read, run_id, profile)
+
+    def profiles(
+        self,
+        pipeline: str,
+        source: str | None = None,
+        *,
+        run_id: str | None = None,
+        accepted: bool = False,
+        newest: int | None = None,
+    ) -> list[KeptProfile]:
+        """The profiles that runs kept, oldest first: of a source, of a run, of accepted tables, the newest only."""
+        with self._read() as connection:
+            return profiling.kept(connection, pipeline, source, run_id=run_id, accepted=accepted, newest=newest)
 
     # --- fits and published files -----------------------------------------------------------------------------------
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from engine.ledger.tables import files, leases, loads, metadata, pieces, quarantine, reads, schema_version
+from engine.ledger.tables import files, leases, loads, metadata, pieces, profiles, quarantine, reads, schema_version
 
-VERSION = 5
+VERSION = 6
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -64,4 +64,9 @@ def _from_4(connection: sa.Connection) -> None:
     loads.create(connection)
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}
+def _from_5(connection: sa.Connection) -> None:
+    """Runs keep profiles."""
+    profiles.create(connection)
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}

@@ -87,6 +87,26 @@ class Read:
 
 
 @dataclass(frozen=True)
+class KeptProfile:
+    """The profile of the rows that a run judged of a source.
+
+    Attributes:
+        created_at: the run's created_timestamp.
+        state: ``accepted`` or ``blocked``: what that run made of the table.
+        profile: JSON-ready, as `engine.profile.Profile.to_dict` gives it.
+    """
+
+    pipeline: str
+    source: str
+    run_id: str
+    read_id: str
+    created_at: str
+    state: str
+    rows: int
+    profile: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Quarantined:
     """A file of rows that were set aside.
 

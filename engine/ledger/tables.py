@@ -92,6 +92,18 @@ quarantine = sa.Table(
     sa.Column("ended_at", sa.String),
     sa.Index("quarantine_by_source", "pipeline", "source"),
 )
+profiles = sa.Table(
+    "profiles",
+    metadata,
+    sa.Column("pipeline", sa.String, primary_key=True),
+    sa.Column("source", sa.String, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.run_id"), primary_key=True),
+    sa.Column("read_id", sa.ForeignKey("reads.read_id"), nullable=False),
+    sa.Column("created_at", sa.String, nullable=False),  # the created_timestamp of the run
+    sa.Column("state", sa.String, nullable=False),  # accepted | blocked, by that run
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("profile", sa.JSON, nullable=False),
+)
 fits = sa.Table(
     "fits",
     metadata,

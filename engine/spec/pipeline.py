@@ -65,6 +65,9 @@ class Pipeline(Spec):
             description="a whole number and MB, GB, MiB or GiB; joins and aggregates that need more are spilled to disk"
         ),
     ] = "512MiB"
+    profile: Annotated[
+        bool, Field(description="whether each run keeps a profile of every table that it judges, for drift and trends")
+    ] = True
     sources: Annotated[dict[Name, AnySource], Field(min_length=1)]
     validation: Annotated[dict[Name, ValidationSpec], Field(description="source: its checks")] = {}
     features: Annotated[dict[Name, ViewSpec], Field(description="view: its settings")] = {}

@@ -52,6 +52,12 @@ class SourceSpec(Spec):
     ] = ()
     deduplicate: Deduplicate | None = None
     contract: ContractKey = None
+    pii: Annotated[
+        Columns, Field(description="columns about persons: profiles keep no value of theirs, nor what gives one away")
+    ] = ()
+    profile: Annotated[
+        bool | None, Field(description="whether each run keeps a profile of the table; default: the pipeline's profile")
+    ] = None
     batch_size: Annotated[int, Field(ge=1, le=10_000_000, description="most rows in one batch handed on")] = 50_000
     max_retries: Annotated[int, Field(ge=0, le=100, description="further attempts after a transient failure")] = 3
     timeout_seconds: Annotated[Finite, Field(gt=0, description="for one request or one database read")] = 300.0
@@ -70,6 +76,7 @@ class SourceSpec(Spec):
             targets[new] = old
         used: list[tuple[Place, str]] = [(("required_columns", i), c) for i, c in enumerate(self.required_columns)]
         used += [(("critical_columns", i), c) for i, c in enumerate(self.critical_columns)]
+        used += [(("pii", i), c) for i, c in enumerate(self.pii)]
         if self.deduplicate:
             used += [(("deduplicate", "keys", i), c) for i, c in enumerate(self.deduplicate.keys)]
             if self.deduplicate.order_by:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from engine.checks import Result, Suite, aside, table
+from engine.checks import Result, Suite, aside
 from engine.checks.aside import Quarantine
 from engine.checks.suite import Judgement
 from engine.spec import ValidationSpec
@@ -115,7 +115,7 @@ WHOLE: dict[str, Any] = {
 
 def judged(suite: Suite, frame: pl.DataFrame, size: int = 200_000, **options: Any) -> Judgement:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         return suite.judge(frame, references={"u": PARENTS}, **options)
 
 
@@ -300,7 +300,7 @@ def test_good_and_bad_rows(frame: pl.DataFrame, declaration: Any, size: int, whe
         for i, again in enumerate(oracle.repeats(rows, key, about)):
             reasons[i] += [f"uniqueness.{','.join(key)}"] * again
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         found_good, found_bad = good.collect(), bad.collect()
     assert_frame_equal(found_good, frame.filter(pl.Series([not r for r in reasons], dtype=pl.Boolean)))
     assert_frame_equal(

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine.checks import Result, Suite, table
+from engine.checks import Result, Suite
 from engine.errors import DataError
 from engine.spec import ValidationSpec
 
@@ -38,7 +38,7 @@ NAMES = pl.DataFrame(
 
 def judge(frame: Any, size: int = 200_000, base: Path | None = None, **config: Any) -> dict[str, Result]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         suite = Suite(ValidationSpec(**config), base=base)
         return {c.name: r for c, r in zip(suite.checks, suite.validate(frame).results, strict=True)}
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from engine import frames
-from engine.checks import Suite, groups, table
+from engine.checks import Suite, groups
 from engine.checks.aside import Quarantine
 from engine.errors import DataError
 from engine.frames import scan
@@ -260,7 +260,7 @@ NAMES = [
 
 @pytest.mark.parametrize("size", [1, 200_000])
 def test_columns_with_the_names_the_engine_uses(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "BATCH_ROWS", size)
+    monkeypatch.setattr("engine.frames.BATCH_ROWS", size)
     frame = pl.DataFrame(
         {name: [1, 2, 2, None] for name in NAMES} | {"t": ["2020-01-01", "2019-01-01", "x", "2021-01-01"]}
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.checks import Result, Suite, table
+from engine.checks import Result, Suite
 from engine.spec import ValidationSpec
 from engine.spec.validation import Threshold
 
@@ -71,7 +71,7 @@ def frames(**kinds: str) -> st.SearchStrategy[pl.DataFrame]:
 def check(frame: pl.DataFrame, size: int = 200_000, references: Any = None, **config: Any) -> Result:
     """The only result but the row count's, found in batches of ``size`` rows."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         report = Suite(ValidationSpec(**config)).validate(frame, references=references)
     json.dumps(report.to_dict(), allow_nan=False)
     [result] = [r for r in report.results if r.check_name != "row_count_validation"]
@@ -296,7 +296,7 @@ def test_conditions_on_any_type(kind: str, data: st.DataObject, size: int) -> No
     frame = data.draw(frames(a=kind, b="Int64"))
     config: dict[str, Any] = {"custom": {"r": "a IS NOT NULL"}, "not_null": ["b"], "where": {"not_null": "a IS NULL"}}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         not_null, custom, _ = Suite(ValidationSpec(**config)).validate(frame).results
     rows = frame.to_dicts()
     missing = oracle.nulls(rows, "a")

@@ -52,7 +52,7 @@ def forced(
         patch.setattr(table, "hash_of", hashes)
         patch.setattr(keys, "_WORTH_FILTERING", worth)
         patch.setattr(groups, "_AT_ONCE", at_once)
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         if spill:
             patch.setattr(suite, "_bytes", lambda _: 0)
         yield
@@ -165,7 +165,7 @@ VALUES: dict[str, pl.Series] = {
 @pytest.mark.parametrize("held", [1, 5, 200_000])
 def test_frequencies_that_spill(kind: str, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frequencies, "_HELD", held)
-    monkeypatch.setattr(table, "BATCH_ROWS", 7)
+    monkeypatch.setattr("engine.frames.BATCH_ROWS", 7)
     frame = pl.DataFrame({"a": VALUES[kind]})
     spec = ValidationSpec(categorical_constraints={"a": ["none of them"]})
     result = Suite(spec).validate(frame).results[0]
@@ -177,7 +177,7 @@ def test_frequencies_that_spill(kind: str, held: int, monkeypatch: pytest.Monkey
 
 def test_frequencies_of_several_columns_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frequencies, "_HELD", 1)
-    monkeypatch.setattr(table, "BATCH_ROWS", 2)
+    monkeypatch.setattr("engine.frames.BATCH_ROWS", 2)
     frame = pl.DataFrame({"a": ["x", "y", "x", "z"], "b": [1, 2, 3, 3]})
     spec = ValidationSpec(categorical_constraints={"a": ["x"], "b": [1]}, unique_columns=["b"])
     unique_, a, b, _ = Suite(spec).validate(frame).results
@@ -196,6 +196,6 @@ def test_ties_of_nested_values_have_one_order(dtype: Any, held: int, monkeypatch
     spec = ValidationSpec(categorical_constraints={"a": [1]})
     found = []
     for size in (1, 3, 7, 200_000):
-        monkeypatch.setattr(table, "BATCH_ROWS", size)
+        monkeypatch.setattr("engine.frames.BATCH_ROWS", size)
         found.append([v["value"] for v in Suite(spec).validate(frame).results[0].details["invalid_values"]])
     assert found == [values[:20]] * 4

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from engine import junit
-from engine.checks import Result, Suite, table
+from engine.checks import Result, Suite
 from engine.checks.aside import Quarantine
 from engine.checks.suite import Judgement
 from engine.errors import DataError
@@ -22,7 +22,7 @@ SIZES = (1, 3, 50, 200_000)
 
 def judged(suite: Suite, frame: pl.DataFrame, size: int, **context: Any) -> tuple[Judgement, dict[str, Result]]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "BATCH_ROWS", size)
+        patch.setattr("engine.frames.BATCH_ROWS", size)
         judgement = suite.judge(frame, **context)
     return judgement, {suite.checks[i].name: result for i, result in judgement.results.items()}
 

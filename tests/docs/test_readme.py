@@ -213,10 +213,35 @@ def test_the_python_of_checks_runs_as_it_stands(world: Path) -> None:
     assert tried.stdout.endswith("\n2\n")
 
 
-@pytest.mark.parametrize("number", [1, 2])
+def test_the_python_of_profiles_runs_as_it_stands(world: Path) -> None:
+    (code,) = [block for block in blocks("python") if "profile_of" in block]
+    assert ran(code, world).stdout.endswith(
+        " 2.5 [{'value': 'a', 'count': 2}, {'value': 'b', 'count': 1}, {'value': 'c', 'count': 1}]\n"
+    )
+
+
+def test_the_commands_of_profiles_run_as_they_stand(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world)
+    (world / "pipeline.yaml").write_text("version: 1\nname: p\nsources: {users: {type: file, path: data/users.csv}}\n")
+    run_pipeline(load_pipeline("pipeline.yaml"))
+    (commands,) = [block for block in blocks("sh") if "maestro suggest" in block]
+    for line in commands.splitlines():
+        command, _, target = line.partition("#")[0].partition(">")
+        capsys.readouterr()
+        assert main(command.split()[1:]) == 0
+        shown = capsys.readouterr().out
+        assert "user_id" in shown
+        if target:
+            (world / target.strip()).write_text(shown)
+    assert main(["validate", "data/users.csv", "--checks", "checks.yaml"]) == 0
+
+
+@pytest.mark.parametrize("number", [-2, -1])
 def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
     done = ran(blocks("python")[number], world)
-    assert number == 2 or done.stdout == "done [2]\n"
+    assert number == -1 or done.stdout == "done [2]\n"
 
 
 def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +262,7 @@ def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, mon
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (8, 3)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (8, 4)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

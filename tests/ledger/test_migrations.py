@@ -131,7 +131,7 @@ def test_what_version_1_knew_is_still_known(old: Path) -> None:
         assert book.tables("small") == [], "its landed files are read anew"
     with Ledger(old / ".maestro") as again:
         assert len(again.runs("small")) == 2
-    assert tables_of(old / ".maestro")["schema_version"] == ["(5,)"]
+    assert tables_of(old / ".maestro")["schema_version"] == ["(6,)"]
 
 
 def test_the_next_run_goes_on_with_it_and_collects_what_was_landed(old: Path) -> None:

@@ -1,0 +1,11 @@
+"""Profiles: what a table looked like, column by column, made in one pass over it and mergeable with exact counts.
+
+Numbers are counted one by one while there are 2,048 distinct ones at most, and then by the cells of a grid (`grid`):
+coarser grids put whole cells together, so that profiles of chunks or days add up exactly, in whatever order. How far a
+figure that is derived from one can be off is told with it.
+"""
+
+from engine.profile.column import QUANTILES, ColumnProfile
+from engine.profile.profile import Profile, Profiler, kind_of, profile_of, together
+
+__all__ = ["QUANTILES", "ColumnProfile", "Profile", "Profiler", "kind_of", "profile_of", "together"]

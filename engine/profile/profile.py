@@ -1,0 +1,257 @@
+"""What a table looked like: a profile of each of its columns, made in one pass and put together exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import polars as pl
+
+from engine.errors import DataError
+from engine.frames import batches, opened, reading
+from engine.profile.categories import Categories
+from engine.profile.column import ColumnProfile, Kind, hashes_of
+from engine.profile.distinct import Distinct
+from engine.profile.numbers import Numbers
+
+VERSION = 1  # of the JSON form
+_EXACT_WHOLE = 2.0**53
+
+
+@dataclass
+class Profile:
+    """What a table looked like.
+
+    Attributes:
+        rows: how many it had.
+        columns: by name, in the order of the table.
+    """
+
+    rows: int = 0
+    columns: dict[str, ColumnProfile] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> ColumnProfile:
+        return self.columns[name]
+
+    def merged(self, other: Profile) -> Profile:
+        """Of the rows of both; a column that one lacks is null there."""
+        names = [*self.columns, *(name for name in other.columns if name not in self.columns)]
+        return Profile(
+            self.rows + other.rows,
+            {name: self._of(name, other).merged(other._of(name, self)) for name in names},
+        )
+
+    def _of(self, name: str, other: Profile) -> ColumnProfile:
+        if name in self.columns:
+            return self.columns[name]
+        there = other.columns[name]
+        return ColumnProfile(name, there.dtype, there.kind, nulls=self.rows, pii=there.pii)
+
+    def summary(self) -> dict[str, Any]:
+        """What people read, JSON-ready."""
+        return {"version": VERSION, "rows": self.rows, "columns": [c.summary() for c in self.columns.values()]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """`summary`, and what a profile is made anew from; JSON-ready."""
+        return self.summary() | {"columns": [c.to_dict() for c in self.columns.values()]}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Profile:
+        """The profile that `to_dict` told of.
+
+        Raises:
+            DataError: it is of another version, or none at all.
+        """
+        try:
+            if found["version"] != VERSION:
+                raise ValueError(f"its version is {found['version']}, this engine knows {VERSION}")
+            columns = [ColumnProfile.from_dict(c) for c in found["columns"]]
+            return cls(int(found["rows"]), {c.name: c for c in columns})
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the profile cannot be read: {error!r}" if isinstance(error, KeyError) else str(error),
+                code="profile.unreadable",
+                allowed="what maestro profile --json prints",
+                fix="make the profile anew",
+            ) from None
+
+    def to_frame(self) -> pl.DataFrame:
+        """A row for each column."""
+        names = ("name", "dtype", "kind", "count", "nulls", "null_fraction", "distinct", "distinct_error")
+        more = ("min", "max", "mean", "std")
+        rows = []
+        for told in (c.summary() for c in self.columns.values()):
+            row = {name: told[name] for name in names}
+            row |= {name: None if told.get(name) is None else str(told[name]) for name in more}
+            row["median"] = next((str(x) for share, x in told.get("quantiles", ()) if share == 0.5), None)
+            row["top"] = ", ".join(f"{t['value']} ({t['count']})" for t in told.get("top", ())[:3]) or None
+            rows.append(row)
+        texts = dict.fromkeys(("name", "dtype", "kind", *more, "median", "top"), pl.String)
+        counts = dict.fromkeys(("count", "nulls", "distinct"), pl.Int64)
+        shares = dict.fromkeys(("null_fraction", "distinct_error"), pl.Float64)
+        order = (*names, *more, "median", "top")
+        types = texts | counts | shares
+        return pl.DataFrame(rows, schema={name: types[name] for name in order})
+
+
+def together(profiles: Iterable[Profile]) -> Profile:
+    """One profile of the rows of all."""
+    return reduce(Profile.merged, profiles, Profile())
+
+
+class Profiler:
+    """Makes a profile of the batches of a table.
+
+    Args:
+        schema: the table's columns and their types.
+        pii: the columns of which no values are kept.
+    """
+
+    def __init__(self, schema: Mapping[str, pl.DataType], pii: Iterable[str] = ()) -> None:
+        self._types = dict(schema)
+        self._pii = frozenset(pii)
+        self._rows = 0
+        self._columns = {name: _empty(name, dtype) for name, dtype in self._types.items()}
+
+    @property
+    def columns(self) -> list[str]:
+        """Whose values are looked at."""
+        return list(self._types)
+
+    def add(self, batch: pl.DataFrame) -> None:
+        """Takes note of rows; columns that are not the table's are left out."""
+        self._rows += batch.height
+        for name, found in self._columns.items():
+            _add(found, batch[name])
+
+    def profile(self) -> Profile:
+        """Of all batches."""
+        kept = {n: c.without_values() if n in self._pii else c for n, c in self._columns.items()}
+        return Profile(self._rows, kept)
+
+
+def profile_of(data: Any, pii: Iterable[str] = (), *, exact: bool = False) -> Profile:
+    """The profile of a table: polars (eager or lazy), pyarrow, pandas, a Parquet path, or an Arrow stream.
+
+    Args:
+        pii: columns of which no values are kept.
+        exact: whether distinct values are counted one by one where there are many: those columns are read twice.
+
+    Raises:
+        UsageError: ``data`` is no table.
+        DataError: it cannot be read.
+    """
+    from engine.profile.exact import counted
+
+    with opened(data) as frame:
+        with reading():
+            made = Profiler(frame.collect_schema(), pii)
+        with closing(batches(frame, made.columns)) as found:
+            for _, batch in found:
+                made.add(batch)
+        return counted(frame, made.profile()) if exact else made.profile()
+
+
+def _empty(name: str, dtype: pl.DataType) -> ColumnProfile:
+    kind = kind_of(dtype)
+    found = ColumnProfile(name, str(dtype), kind)
+    if kind in ("text", "bool"):
+        found.categories = Categories()
+    elif kind != "other":
+        found.numbers = Numbers()
+    return found
+
+
+def kind_of(dtype: pl.DataType) -> Kind:
+    """What values of a type are to a profile."""
+    if dtype.is_integer():
+        return "whole"
+    if dtype.is_numeric():
+        return "number"
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return "text"
+    kinds: dict[Any, Kind] = {
+        pl.Boolean: "bool",
+        pl.Date: "date",
+        pl.Datetime: "moment",
+        pl.Time: "time",
+        pl.Duration: "duration",
+    }
+    return kinds.get(dtype.base_type(), "other")
+
+
+def _add(found: ColumnProfile, values: pl.Series) -> None:
+    if found.kind == "other":
+        found.count += len(values) - values.null_count()
+        found.nulls += values.null_count()
+        return
+    rows = len(values)
+    if values.null_count():
+        values = values.drop_nulls()
+    if found.numbers is not None:
+        count = _add_numbers(found, found.numbers, _measured(values))
+    else:
+        count = len(values)
+        if found.categories is not None and count:
+            _add_texts(found, found.categories, values.cast(pl.String))
+    found.count += count
+    found.nulls += rows - count
+
+
+def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series) -> int:
+    floats = values if values.dtype == pl.Float64 else values.cast(pl.Float64)
+    x = floats.to_numpy()
+    if len(x) and x.min() != x.min():  # a NaN
+        floats = floats.filter(floats.is_not_nan())
+        x = floats.to_numpy()
+    if not len(x):
+        return 0
+    if found.kind != "number" and not found.rounded:
+        found.rounded = bool(max(-x.min(), x.max()) > _EXACT_WHOLE)
+    if found.hashes is None and (found.rounded or not numbers.exact):
+        found.hashes = found.hashed()
+    before = ColumnProfile(found.name, found.dtype, found.kind, numbers=_known(numbers)) if numbers.exact else None
+    numbers.add(x)
+    if found.hashes is None and not numbers.exact and before:
+        found.hashes = before.hashed()
+    if found.hashes is not None:
+        found.hashes.add(hashes_of(floats if found.kind == "number" else values, found.kind))
+    return len(x)
+
+
+def _known(numbers: Numbers) -> Numbers:
+    return Numbers(None, numbers.at, numbers.counts, below=numbers.below, above=numbers.above)
+
+
+def _add_texts(found: ColumnProfile, categories: Categories, texts: pl.Series) -> None:
+    if categories.exact:
+        known = list(categories.counts)
+        categories.count(texts)
+        if categories.exact:
+            return
+        found.hashes = Distinct()
+        found.hashes.add(hashes_of(pl.Series(known, dtype=pl.String), found.kind))
+        found.hashes.add(hashes_of(texts, found.kind))
+        return
+    hashes = hashes_of(texts, found.kind)
+    categories.sift(texts, hashes)
+    found.hashes = found.hashed()
+    found.hashes.add(hashes)
+
+
+def _measured(values: pl.Series) -> pl.Series:
+    """Values as numbers: whole ones as Int64 where they can be, others as Float64."""
+    dtype = values.dtype
+    if isinstance(dtype, pl.Datetime | pl.Duration):
+        physical = values.to_physical()
+        if dtype.time_unit == "ns":
+            return physical // 1_000
+        return physical * 1_000 if dtype.time_unit == "ms" else physical
+    if dtype in (pl.Date, pl.Time):
+        return values.to_physical().cast(pl.Int64)
+    if dtype in (pl.Int128, pl.UInt128, pl.UInt64):  # equal hashes of equal values
+        return values
+    return values.cast(pl.Int64) if dtype.is_integer() else values.cast(pl.Float64)

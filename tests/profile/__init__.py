@@ -1,0 +1,1 @@
+"""Profiles: made in one pass, put together exactly, kept by runs."""

@@ -1,0 +1,156 @@
+"""Runs keep a profile of what they judge, from the scan that judges it; the ledger gives it back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from engine import Pipeline, Profile, profile_of, run_pipeline, steps
+from engine.checks import Suite
+from engine.config import load_validation
+from engine.errors import ConfigError, SourceError, UsageError
+from engine.history import profiles_of
+from engine.ledger import Ledger
+from engine.plan import compile_plan
+from engine.profile import together
+from engine.suggestion import suggest
+from tests.run.world import USERS
+
+ROWS = pl.DataFrame({"id": [1, 2, 3, 4], "score": [1.0, 2.0, None, 400.0], "name": ["a", "b", "b", "b"]})
+
+
+def shop(folder: Path, rows: pl.DataFrame = ROWS, **changes: Any) -> Pipeline:
+    rows.write_parquet(folder / "rows.parquet")
+    source = {"type": "file", "path": "rows.parquet", **changes.pop("source", {})}
+    return Pipeline(base=folder, name="shop", sources={"rows": source}, **changes)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_run_keeps_the_profile_of_all_rows_that_it_judged(tmp_path: Path, checked: bool) -> None:
+    checks = {"range_constraints": {"score": [0, 9]}, "on_violation": "quarantine"}
+    report = run_pipeline(shop(tmp_path, validation={"rows": checks} if checked else {}))
+    [source] = report.sources
+    assert source.balance.quarantined == (1 if checked else 0)
+    expected = profile_of(ROWS)
+    assert source.profile
+    assert source.profile.to_dict() == expected.to_dict(), "those set aside among them"
+    assert report.to_dict()["sources"][0]["profile"] == expected.summary()
+    with Ledger(tmp_path / ".maestro") as book:
+        [kept] = book.profiles("shop", "rows")
+    assert (kept.run_id, kept.state, kept.rows, kept.source) == (report.run_id, "accepted", 4, "rows")
+    assert kept.created_at == report.to_dict()["created_timestamp"]
+    assert Profile.from_dict(kept.profile).to_dict() == expected.to_dict()
+
+
+def test_profile_false_keeps_none(tmp_path: Path) -> None:
+    off: list[dict[str, Any]] = [{"profile": False}, {"source": {"profile": False}}]
+    for changes in off:
+        report = run_pipeline(shop(tmp_path, **changes))
+        assert report.to_dict()["sources"][0]["profile"] is None
+    run_pipeline(shop(tmp_path, profile=False, source={"profile": True}))
+    with Ledger(tmp_path / ".maestro") as book:
+        assert len(book.profiles("shop")) == 1
+        assert book.profiles("shop", newest=0) == book.profiles("other") == []
+
+
+def test_validate_makes_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.inspection import validate
+
+    monkeypatch.setattr("engine.stages._profiler", lambda *_: pytest.fail("a profile was made"))
+    [source] = validate(compile_plan(shop(tmp_path, validation={"rows": {}})))
+    assert source.profile is None
+
+
+def test_profiles_of_several_runs(tmp_path: Path) -> None:
+    checks = {"rows": {"range_constraints": {"score": [0, 9]}, "severity": {"range": "error"}}}
+    runs = [run_pipeline(shop(tmp_path, ROWS.head(n), validation=checks)).run_id for n in (1, 2, 4)]
+    with Ledger(tmp_path / ".maestro") as book:
+        assert [(p.run_id, p.state, p.rows) for p in book.profiles("shop", "rows")] == [
+            (runs[0], "accepted", 1),
+            (runs[1], "accepted", 2),
+            (runs[2], "blocked", 4),
+        ]
+        assert [p.rows for p in book.profiles("shop", accepted=True, newest=1)] == [2]
+        assert [p.rows for p in book.profiles("shop", run_id=runs[0])] == [1]
+    plan = compile_plan(shop(tmp_path))
+    assert profiles_of(plan)["rows"].rows == 4
+    assert profiles_of(plan, runs[0])["rows"].rows == 1
+    with pytest.raises(UsageError, match="kept no profile"):
+        profiles_of(plan, "never")
+
+
+def test_days_of_new_rows_add_up(tmp_path: Path) -> None:
+    (tmp_path / "days").mkdir()
+    made = {"sources": {"rows": {"type": "file", "path": "days/*.parquet", "mode": "append"}}}
+    kept = []
+    for day in range(3):
+        ROWS.with_columns(pl.col("id") + 10 * day).write_parquet(tmp_path / "days" / f"{day}.parquet")
+        [source] = run_pipeline(Pipeline(base=tmp_path, name="days", validation={"rows": {}}, **made)).sources
+        assert source.profile
+        kept.append(source.profile)
+    assert [p.rows for p in kept] == [4, 4, 4], "each run judges what is new"
+    found = together(kept)
+    assert (found.rows, found["id"].distinct, found["score"].nulls) == (12, 12, 3)
+
+
+@pytest.mark.parametrize("step", ["table.landed", "table.judged"])
+def test_a_run_that_is_stopped_and_resumed_keeps_one_profile(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(reached: str) -> None:
+        if reached == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "listener", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(shop(tmp_path))
+    monkeypatch.setattr(steps, "listener", None)
+    run_pipeline(shop(tmp_path), resume=True)
+    with Ledger(tmp_path / ".maestro") as book:
+        assert [p.rows for p in book.profiles("shop")] == [4]
+
+
+def test_a_tag_that_is_misspelt_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no column 'nmae', which pii names") as caught:
+        run_pipeline(shop(tmp_path, source={"pii": ["nmae"]}))
+    assert caught.value.fix == "did you mean 'name'?"
+    with pytest.raises(ConfigError, match="renamed by column_mapping"):
+        shop(tmp_path, source={"pii": ["name"], "column_mapping": {"name": "who"}})
+
+
+def test_tagging_a_column_does_not_read_the_table_anew(tmp_path: Path) -> None:
+    fingerprints = [
+        compile_plan(shop(tmp_path, source=s)).sources[0].fingerprint for s in ({}, {"pii": ["name"], "profile": False})
+    ]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_values_of_a_tagged_column_are_in_neither_ledger_nor_report(tmp_path: Path) -> None:
+    rows = ROWS.with_columns(email=pl.lit("ann@example.com"))
+    report = run_pipeline(shop(tmp_path, rows, source={"pii": ["email"]}))
+    assert "ann@example.com" not in json.dumps(report.to_dict())
+    with Ledger(tmp_path / ".maestro") as book:
+        assert "ann@example.com" not in json.dumps(book.profiles("shop")[0].profile)
+
+
+def test_what_is_suggested_holds_for_the_table_itself(tmp_path: Path) -> None:
+    odd = USERS.rename({"email": "e: mail", "skills": "no"}).with_columns(
+        many=pl.int_range(pl.len()) * 1e-7 - 0.3,
+        whole=pl.int_range(pl.len()) * 1_000_003,
+        money=pl.lit("1.5").cast(pl.Decimal(9, 2)),
+        tags=pl.lit(["a"]),
+    )
+    for frame in (odd, ROWS, pl.concat([ROWS] * 20), pl.DataFrame({"x": [float("inf"), 5e-324, -1e308]})):
+        path = tmp_path / "checks.yaml"
+        path.write_text(suggest(profile_of(frame, exact=True)))
+        report = Suite(load_validation(path)).validate(frame)
+        assert [str(r) for r in report.results if not r.passed] == []
+        assert report.total_checks > 2
+    path.write_text(suggest(profile_of(ROWS.clear())))
+    assert [r.name for r in Suite(load_validation(path)).validate(ROWS.clear()).results if not r.passed] == [
+        "row_count"
+    ]
