@@ -1,14 +1,16 @@
 """maestro-engine: one declared pipeline from sources to a feature store.
 
 ``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``compile_plan`` says what it would do, ``run_pipeline``
-does it. ``Suite({…}).validate(frame)`` only checks a table, ``profile_of(frame)`` says what it looks like. The seed's
-smaller calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
+does it; ``backfill`` does it for every moment of a range, ``published_frames`` and ``scan_published`` give its rows.
+``Suite({…}).validate(frame)`` only checks a table, ``profile_of(frame)`` says what it looks like. The seed's smaller
+calls are in `engine.ingestion`, `engine.validation` and `engine.features`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.backfilling import backfill, published_frames, scan_published
     from engine.checks import Report, Suite
     from engine.config import load_pipeline
     from engine.errors import MaestroError
@@ -26,10 +28,13 @@ __all__ = [
     "Report",
     "RunReport",
     "Suite",
+    "backfill",
     "compile_plan",
     "load_pipeline",
     "profile_of",
+    "published_frames",
     "run_pipeline",
+    "scan_published",
 ]
 __version__ = "0.1.0"
 
@@ -45,6 +50,9 @@ _HOMES = {
     "compile_plan": ("engine.plan", "compile_plan"),
     "profile_of": ("engine.profile", "profile_of"),
     "run_pipeline": ("engine.run", "run_pipeline"),
+    "backfill": ("engine.backfilling", "backfill"),
+    "published_frames": ("engine.backfilling", "published_frames"),
+    "scan_published": ("engine.backfilling", "scan_published"),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MissingExtra, SinkError
-from engine.s3 import is_of_the_store, open_client
+from engine.s3 import DEFAULT_REGION, is_of_the_store, open_client
 from engine.spec import StoreSpec, secrets_of
 from engine.types import redact
 
@@ -36,6 +36,16 @@ class Objects:
     def secrets(self) -> frozenset[str]:
         """What must not be told of it."""
         return secrets_of(self._spec)
+
+    @property
+    def for_polars(self) -> dict[str, str]:
+        """What Polars needs to read from it; secrets among it."""
+        spec = self._spec
+        keys = {"aws_access_key_id": spec.access_key, "aws_secret_access_key": spec.secret_key}
+        found = {name: secret.get_secret_value() for name, secret in keys.items() if secret}
+        if spec.endpoint_url:
+            found |= {"aws_endpoint_url": spec.endpoint_url, "aws_allow_http": "true"}
+        return found | {"aws_region": spec.region or DEFAULT_REGION, "max_retries": str(ATTEMPTS)}
 
     def __str__(self) -> str:
         return self.url

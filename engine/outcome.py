@@ -100,6 +100,7 @@ class ViewReport:
         absent_columns: role: columns its source lacks, read as null.
         left_out: role: rows that took part in nothing, for a null key or a null timestamp.
         applied: per as-of, what the pinned fit did.
+        resumed: as-ofs that this run had published before it was interrupted.
     """
 
     name: str
@@ -112,6 +113,7 @@ class ViewReport:
     again: list[str] = field(default_factory=list)
     fit_version: int = 0
     applied: list[Applied] = field(default_factory=list)
+    resumed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -119,6 +121,7 @@ class ViewReport:
             "files": self.files,
             "rows": self.rows,
             "again": self.again,
+            "resumed": self.resumed,
             "settings": dict(self.settings),
             "timeless_attributes": self.timeless,
             "absent_columns": self.absent_columns,

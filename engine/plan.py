@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from engine.checks import Suite
-from engine.errors import ConfigError, Problem, did_you_mean, nearest
+from engine.errors import ConfigError, Problem, UsageError, did_you_mean, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
+from engine.features.ways import ways
 from engine.objects import Objects
 from engine.sinks.paths import part_path
 from engine.spec import SETS, AnySource, FeastSpec, IncrementalSpec, Pipeline, SecretStr, ViewSpec, location_of
@@ -121,6 +122,7 @@ class ViewPlan:
             "normalize": self.spec.normalize,
             "as_of": [iso(t) for t in self.as_of],
             "again": [iso(t) for t in self.again],
+            "aggregates": ways(self.view, self.as_of),
             "files": list(self.files),
             "features": [{"name": f.name, "dtype": f.dtype, "description": f.description} for f in self.view.features],
         }
@@ -144,6 +146,7 @@ class Plan:
     base: Path = field(default_factory=Path.cwd)
     ledger: SecretStr | None = None
     retention: Duration | None = None
+    backfill: bool = False  # whether each as-of is published as soon as it has been computed
 
     @property
     def ledger_url(self) -> str | None:
@@ -160,11 +163,33 @@ class Plan:
         """Where rows lie that were set aside."""
         return self.workdir / "quarantine" / self.pipeline
 
+    def as_backfill(self, views: Collection[str] = ()) -> Plan:
+        """This plan, publishing each as-of as soon as it has been computed.
+
+        Args:
+            views: only these; none: all.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        names = [view.name for view in self.views]
+        for name in views:
+            if name not in names:
+                raise UsageError(
+                    f"there is no view {name!r}",
+                    code="backfill.view",
+                    where="view",
+                    allowed=", ".join(names) or "none: the pipeline has no views",
+                    fix=did_you_mean(name, names, "use one of the names above"),
+                )
+        return replace(self, views=tuple(v for v in self.views if not views or v.name in views), backfill=True)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without secrets, in a stable order."""
         return {
             "pipeline": self.pipeline,
             "as_of": [iso(t) for t in self.as_of],
+            "backfill": self.backfill,
             "workdir": str(self.workdir),
             "memory_limit": self.memory_limit,
             "sources": [s.to_dict() for s in self.sources],

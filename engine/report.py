@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.checks.listing import MOST, Line, lines, more, sums
+from engine.features.ways import MANY, ways
 from engine.types import iso
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
     from engine.upkeep import Verified
 
 _STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}
+_FILES_SHOWN = 12  # of a view
+_WAYS = {
+    "running": "one scan with running state",
+    "by entity": "one scan, for a part of the entities at a time",
+    "per as-of": "a query for each as-of",
+}
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
 
 
@@ -38,6 +46,8 @@ def show_plan(plan: Plan) -> None:
     """Prints what a run would read, check, compute and write."""
     console = _console()
     as_of = ", ".join(iso(t) for t in plan.as_of)
+    if len(plan.as_of) > _FILES_SHOWN:
+        as_of = f"{len(plan.as_of):,} moments from {iso(plan.as_of[0])} to {iso(plan.as_of[-1])}"
     console.print(Text.assemble((plan.pipeline, "bold"), f"  as of {as_of}"))
     sources = _table("Read", "source", "type", "from", "then")
     for source in plan.sources:
@@ -62,13 +72,27 @@ def show_plan(plan: Plan) -> None:
             console.print(table)
     if plan.views:
         console.print(Text("Write", style="bold"), highlight=False)
-        for view in plan.views:
-            for moment, file in zip(view.as_of, view.files, strict=True):
-                why = "  (again: published under another definition)" if moment in view.again else ""
-                console.print(Text(f"  {plan.output}/{file}{why}"), soft_wrap=True)
+        for line in _files(plan):
+            console.print(Text(f"  {line}"), soft_wrap=True)
     if plan.feast:
         then = ", then loaded into its online store" if plan.feast.materialize else ""
         console.print(Text(f"Register with Feast in {plan.feast_repo}{then}"), soft_wrap=True)
+
+
+def _files(plan: Plan) -> Iterator[str]:
+    """What will be published, and how what is published of many as-ofs is computed."""
+    for view in plan.views:
+        if len(view.as_of) >= MANY:
+            yield from (
+                f"{view.name}, {_WAYS[way]}: {', '.join(names)}" for way, names in ways(view.view, view.as_of).items()
+            )
+        if len(view.files) > _FILES_SHOWN:
+            again = f"; {len(view.again):,} of them again, for another definition" if view.again else ""
+            yield f"{len(view.files):,} files, from {plan.output}/{view.files[0]} to {view.files[-1]}{again}"
+            continue
+        for moment, file in zip(view.as_of, view.files, strict=True):
+            why = "  (again: published under another definition)" if moment in view.again else ""
+            yield f"{plan.output}/{file}{why}"
 
 
 def _steps(source: SourcePlan) -> str:
@@ -102,12 +126,17 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
     if report.views:
         views = _table("Published", "view", "rows", "file", numbers=1)
         for view in report.views:
+            if len(view.files) > _FILES_SHOWN:
+                files = f"{len(view.files):,} files, from {view.files[0]} to {view.files[-1]}"
+                views.add_row(view.name, f"{sum(view.rows):,}", Text(files, overflow="fold"))
+                continue
             for file, rows in zip(view.files, view.rows, strict=True):
                 again = "  (again: its definition changed)" if file in view.again else ""
                 views.add_row(view.name, f"{rows:,}", Text(f"{file}{again}", overflow="fold"))
         console.print(views)
-        for line in _notes(report):
-            console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
+        for line, times in Counter(_notes(report)).items():
+            often = f" (at {times:,} as-ofs)" if times > 1 else ""
+            console.print(Text(f"  {line}{often}", style="dim"), soft_wrap=True)
     if report.feast:
         loaded = " and loaded into its online store" if report.feast["materialized"] else ""
         console.print(Text(f"Registered with Feast in {report.feast['repo']}{loaded}"), soft_wrap=True)

@@ -6,17 +6,19 @@ after all of them have been computed, and nothing else in the output folder is e
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import LedgerError, MaestroError, UsageError, did_you_mean, is_interrupt
+from engine.extraction import Extraction
 from engine.intake import Intake, Replaying, remote_of
 from engine.ledger import Ledger
 from engine.objects import Objects
@@ -30,9 +32,6 @@ from engine.types import compact, parse_moment, redact
 from engine.upkeep import collect
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from engine.features.fit import Fit
     from engine.sinks.feast import FeatureRepo, OfflineView
 
 log = logging.getLogger(__name__)
@@ -40,11 +39,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that did not come to its end, to be gone on with: it keeps its as-ofs and its created_timestamp."""
+    """A run that did not come to its end, to be gone on with: it keeps its as-ofs and its created_timestamp.
+
+    Attributes:
+        backfill: the views of a backfill; None: it is none.
+    """
 
     run_id: str
     as_of: tuple[datetime, ...]
     created: datetime
+    backfill: tuple[str, ...] | None = None
+
+    def plan(self, pipeline: Pipeline) -> Plan:
+        """What is to be done again; of a backfill, what it has published already is left out later."""
+        plan = compile_plan(pipeline, self.as_of)
+        if self.backfill is None:
+            return plan
+        return plan.as_backfill([view.name for view in plan.views if view.name in self.backfill])
 
 
 def unfinished(pipeline: Pipeline) -> Unfinished | None:
@@ -56,7 +67,9 @@ def unfinished(pipeline: Pipeline) -> Unfinished | None:
         run = ledger.unfinished(pipeline.name)
     if run is None:
         return None
-    return Unfinished(run["run_id"], tuple(map(parse_moment, run["as_of"])), parse_moment(run["created_timestamp"]))
+    views = tuple(view["name"] for view in run["plan"]["views"]) if run["plan"].get("backfill") else None
+    moments = tuple(map(parse_moment, run["as_of"]))
+    return Unfinished(run["run_id"], moments, parse_moment(run["created_timestamp"]), views)
 
 
 def run_pipeline(
@@ -87,7 +100,7 @@ def run_pipeline(
             fix="leave out as_of, or resume",
         )
     last = unfinished(pipeline) if resume else None
-    plan = compile_plan(pipeline, last.as_of if last else as_of)
+    plan = last.plan(pipeline) if last else compile_plan(pipeline, as_of)
     return execute(plan, refit=refit, resume=last, reread=reread, progress=progress)
 
 
@@ -193,8 +206,7 @@ class _Run:
         self.intake = intake
         self.refit = refit
         self.has_published = False
-        self.fits: dict[str, Fit] = {}
-        self.key_dtypes: dict[str, str] = {}
+        self.extraction = Extraction(plan, ledger, report, intake, progress, refit=refit)
 
     def execute(self) -> None:
         if repo := self._repo():
@@ -209,13 +221,10 @@ class _Run:
             return
         if self.plan.views:
             with Staging(self.plan.output, self.plan.pipeline, self.report.run_id, self.plan.workdir).open() as staging:
-                with self._timed("compute"):
-                    parts = [part for view in self.plan.views for part in self._compute(view, staging)]
-                if repo:
-                    repo.check(self._offline_views())
-                reached("files.staged")
-                with self._timed("publish"):
-                    self._publish(parts)
+                if self.plan.backfill:
+                    self._publish_each(staging, repo)
+                else:
+                    self._publish_together(staging, repo)
         if repo:
             with self._timed("feast"):
                 self._feast(repo)
@@ -248,82 +257,33 @@ class _Run:
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.monotonic()
         yield
-        self.report.seconds[stage] = time.monotonic() - started
+        self.report.seconds[stage] = self.report.seconds.get(stage, 0.0) + time.monotonic() - started
 
-    def _compute(self, view_plan: ViewPlan, staging: Staging) -> Iterator[tuple[ViewReport, datetime, Part]]:
-        """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one."""
-        from engine.features.inputs import Inputs
+    def _publish_together(self, staging: Staging, repo: FeatureRepo | None) -> None:
+        """Nothing is published before all has been computed."""
+        with self._timed("compute"):
+            parts = [part for view in self.plan.views for part in self.extraction.parts(view, staging)]
+        if repo:
+            repo.check(self._offline_views(self.plan.views))
+        reached("files.staged")
+        with self._timed("publish"):
+            self._publish(parts)
 
-        view, name = view_plan.view, view_plan.name
-        self.progress.step("compute", name)
-        report = ViewReport(name, settings=view.settings)
-        self.report.views.append(report)
-        tables = {role: self.intake.tables[source].paths for role, source in view_plan.sources.items()}
-        names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
-        spill = staging.folder / "spill"
-        with Inputs(view, tables, names=names, memory_limit=self.plan.memory_limit, spill=spill) as inputs:
-            self._describe(view_plan, inputs, report)
-            for as_of in view_plan.as_of:
-                part = self._compute_one(view_plan, inputs, as_of, staging, report)
-                self.progress.rows(part.rows)
-                report.rows.append(part.rows)
-                yield report, as_of, part
-
-    def _compute_one(
-        self, view_plan: ViewPlan, inputs: Any, as_of: datetime, staging: Staging, report: ViewReport
-    ) -> Part:
-        import polars as pl
-
-        from engine.features.compute import compute_to_parquet
-        from engine.features.fit import apply
-
-        view = view_plan.view
-        raw = staging.folder / f"{view_plan.name}-raw.parquet"
-        compute_to_parquet(inputs, view, as_of, raw)
-        frame = pl.scan_parquet(raw, hive_partitioning=False, glob=False)
-        self.key_dtypes[view_plan.name] = str(frame.collect_schema()[view.entity.key])
-        self.fits[view_plan.name] = self._fit(view_plan, frame)
-        frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)
-        report.applied.append(applied)
-        frame = frame.with_columns(
-            pl.lit(self.report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
-        )
-        part = staging.write(frame, view_plan.name, as_of)
-        raw.unlink()
-        return part
-
-    def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
-        """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""
-        from engine.features.fit import Fit, learn
-
-        pinned = self.fits.get(view_plan.name)
-        if pinned is None and not self.refit:
-            known = self.ledger.fit(self.plan.pipeline, view_plan.name)
-            pinned = Fit.from_dict(known[1]) if known else None
-        return learn(
-            frame,
-            view_plan.view.feature_names,
-            handle_missing=view_plan.spec.handle_missing,
-            normalize=view_plan.spec.normalize,
-            definitions=view_plan.definitions,
-            pinned=pinned,
-        )
-
-    def _describe(self, view_plan: ViewPlan, inputs: Any, report: ViewReport) -> None:
-        for role in view_plan.view.roles:
-            used = {c.name for c in view_plan.view.used(role)}
-            absent = [c for c in inputs.absent[role.name] if c in used]
-            counts = inputs.counts[role.name]
-            if absent:
-                report.absent_columns[role.name] = absent
-            if counts.null_keys or counts.null_timestamps:
-                report.left_out[role.name] = {
-                    "null_keys": counts.null_keys,
-                    "null_timestamps": counts.null_timestamps,
-                }
-            timeless = [c for c in view_plan.view.timeless(role) if c not in absent]
-            if timeless and view_plan.as_of[0] < self.report.created_timestamp:
-                report.timeless[role.name] = timeless
+    def _publish_each(self, staging: Staging, repo: FeatureRepo | None) -> None:
+        """Each as-of is published as soon as it has been computed; a run that goes on leaves out those that were."""
+        for view in self.plan.views:
+            done = self.extraction.done(view)
+            with closing(self.extraction.parts(view, staging, done)) as parts:
+                for number in itertools.count():
+                    with self._timed("compute"):
+                        part = next(parts, None)
+                    if part is None:
+                        break
+                    if repo and not number:
+                        repo.check(self._offline_views([view]))
+                    reached("files.staged")
+                    with self._timed("publish"):
+                        self._publish([part])
 
     def _publish(self, parts: Sequence[tuple[ViewReport, datetime, Part]]) -> None:
         """Records the fits and the files to come, then gives every file its place."""
@@ -339,13 +299,15 @@ class _Run:
             }
             for report, as_of, part in parts
         ]
-        fits = {v.name: (v.as_of[0], self.fits[v.name].to_dict()) for v in self.plan.views}
+        computed = [v for v in self.plan.views if any(report.name == v.name for report, *_ in parts)]
+        fits = {v.name: (v.as_of[0], self.extraction.fits[v.name].to_dict()) for v in computed}
         versions = self.ledger.publishing(self.report.run_id, self.plan.pipeline, fits, files)
-        for report in self.report.views:
+        for report, *_ in parts:
             report.fit_version = versions[report.name]
         reached("files.recorded")
         for (report, as_of, part), file in zip(parts, files, strict=True):
-            self.progress.step("publish", report.name)
+            if not self.plan.backfill:
+                self.progress.step("publish", report.name)
             self.ledger.hold()
             part.publish()
             self.has_published = True
@@ -361,7 +323,7 @@ class _Run:
 
     def _feast(self, repo: FeatureRepo) -> None:
         self.progress.step("feast", "register")
-        repo.write(self._offline_views())
+        repo.write(self._offline_views(self.plan.views))
         repo.apply()
         self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
         if self.plan.feast and self.plan.feast.materialize:
@@ -378,7 +340,7 @@ class _Run:
 
         return FeatureRepo(self.plan.feast_repo, self.plan.feast.project)
 
-    def _offline_views(self) -> list[OfflineView]:
+    def _offline_views(self, views: Sequence[ViewPlan]) -> list[OfflineView]:
         from engine.sinks.feast import OfflineView
 
         return [
@@ -386,10 +348,10 @@ class _Run:
                 name=v.name,
                 entity=v.view.name,
                 key=v.view.entity.key,
-                key_dtype=self.key_dtypes[v.name],
+                key_dtype=self.extraction.key_dtypes[v.name],
                 features=tuple((f.name, "Float64" if v.spec.normalize else f.dtype) for f in v.view.features),
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=f"The {v.view.name} set, published by the pipeline {self.plan.pipeline}",
             )
-            for v in self.plan.views
+            for v in views
         ]

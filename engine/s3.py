@@ -8,7 +8,7 @@ from typing import Any
 from engine.errors import MissingExtra
 from engine.spec import S3Access
 
-_DEFAULT_REGION = "us-east-1"
+DEFAULT_REGION = "us-east-1"
 _CONNECT_SECONDS = 10
 
 
@@ -34,7 +34,7 @@ def open_client(access: S3Access, what: str, *, seconds: float, attempts: int) -
         key=access.access_key.get_secret_value() if access.access_key else None,
         secret=access.secret_key.get_secret_value() if access.secret_key else None,
         endpoint_url=access.endpoint_url,
-        client_kwargs={"region_name": access.region or _DEFAULT_REGION},
+        client_kwargs={"region_name": access.region or DEFAULT_REGION},
         config_kwargs={
             "connect_timeout": min(_CONNECT_SECONDS, seconds),
             "read_timeout": seconds,

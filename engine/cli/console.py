@@ -62,6 +62,13 @@ def as_of_argument(command: argparse.ArgumentParser) -> None:
     )
 
 
+def range_arguments(command: argparse.ArgumentParser) -> None:
+    """Of a range of as-ofs."""
+    command.add_argument("--start", metavar="T", help="the first as-of: an ISO 8601 date or timestamp")
+    command.add_argument("--end", metavar="T", help="the last as-of, included where it is hit")
+    command.add_argument("--every", metavar="DURATION", default="1d", help="the step, such as 6h or 1w (default: 1d)")
+
+
 def count(text: str) -> int:
     if text.isdecimal() and 0 < int(text) <= 1_000_000:
         return int(text)

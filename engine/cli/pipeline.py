@@ -13,7 +13,9 @@ from engine.cli.console import (
     compile_file,
     error_in_junit,
     junit_argument,
+    load_checked,
     pipeline_argument,
+    range_arguments,
     show,
     show_json,
     showing_progress,
@@ -43,6 +45,7 @@ def add(commands: Any) -> None:
     plan = command(commands, "plan", _plan, "show what a run would read, check, compute and write", json=True)
     pipeline_argument(plan)
     as_of_argument(plan)
+    range_arguments(plan)
 
     run = command(commands, "run", _run, "run a pipeline", json=True)
     pipeline_argument(run)
@@ -123,7 +126,7 @@ def _connect(plan: Plan, options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    plan = compile_file(options.pipeline, options.as_of)
+    plan = _range(options) if options.start or options.end else compile_file(options.pipeline, options.as_of)
     if options.json:
         show_json(plan.to_dict())
     elif not options.quiet:
@@ -131,6 +134,21 @@ def _plan(options: argparse.Namespace) -> int:
 
         show_plan(plan)
     return 0
+
+
+def _range(options: argparse.Namespace) -> Plan:
+    """The plan of a backfill."""
+    if options.as_of or not (options.start and options.end):
+        raise UsageError(
+            "a range of as-ofs has a start and an end, and there are no others",
+            code="plan.range",
+            where="--as-of" if options.as_of else "--end" if options.start else "--start",
+            fix="give --start and --end, or --as-of",
+        )
+    pipeline = load_checked(options)
+    from engine.backfilling import plan_backfill
+
+    return plan_backfill(pipeline, start=options.start, end=options.end, every=options.every)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -151,7 +169,7 @@ def _run_pipeline(options: argparse.Namespace) -> int:
     from engine.run import execute, unfinished
 
     last = unfinished(pipeline) if options.resume else None
-    plan = compile_plan(pipeline, last.as_of if last else options.as_of)
+    plan = last.plan(pipeline) if last else compile_plan(pipeline, options.as_of)
     with showing_progress(options) as progress:
         report = execute(plan, refit=options.refit, resume=last, reread=options.reread, progress=progress)
     write_junit(options, {s.name: s.report for s in report.sources if s.report}, plan.pipeline, run_id=report.run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,6 @@ def views(draw: st.DrawFn) -> FeatureView:
 
 def as_features(view: FeatureView) -> FeatureView:
     """The view with each aggregate published as a number or text that can be compared."""
-    from dataclasses import replace
-
     features = tuple(
         Feature(a.name, f"hash(CAST({a.name} AS VARCHAR)) % 1000003", "Int64", "")
         if a.function in ("first", "last", "min", "max", "mode", "last_n")

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import duckdb
 import numpy as np
@@ -30,7 +30,7 @@ import polars as pl
 import pyarrow as pa
 
 from engine.duck import identifier
-from engine.features.definition import Aggregate, FeatureView, Rows, mentions
+from engine.features.definition import Aggregate, FeatureView, Rows
 from engine.features.history import buckets
 from engine.features.history.channels import to_series
 from engine.features.history.results import Results
@@ -39,26 +39,11 @@ from engine.features.history.spans import Span
 from engine.features.history.walk import Result, Walk
 from engine.features.inputs import Inputs, as_data_error
 from engine.features.query import as_of_macro, entity_ctes, given_name, lookup_alias, view_query
+from engine.features.ways import adds_up, is_over_events
 from engine.types import epoch_microseconds
 
-Way = Literal["running", "by entity", "per as-of"]
 _STATE_BYTES = 16  # of one entity in one state, about
 _ROW_BYTES = 120  # of one row while its stripe is at work, about
-
-
-def way(view: FeatureView, aggregate: Aggregate) -> Way:
-    """How an aggregate is computed where there are many as-ofs; values of unusual types are queried per as-of."""
-    rows = next(r for r in view.rows if r.name == aggregate.rows)
-    if not _is_over_events(view, rows, aggregate):
-        return "per as-of"
-    return "by entity" if buckets.needs_rows(aggregate) else "running"
-
-
-def _is_over_events(view: FeatureView, rows: Rows, aggregate: Aggregate) -> bool:
-    """Whether which rows there are, and what they hold, does not depend on the as-of."""
-    texts = [rows.where or "", *rows.columns.values(), aggregate.where or "", aggregate.value or ""]
-    timeless = not any(mentions(text, "as_of") for text in texts)
-    return bool(view.role(rows.role).timestamp) and aggregate.timestamp is None and rows.lookup is None and timeless
 
 
 class History:
@@ -97,7 +82,7 @@ class History:
         for r in view.rows:
             looked_up = (self._split(r.lookup[0], lookup_alias(r)), r.lookup[1]) if r.lookup else None
             own = view.over(r)
-            timeless = [a for a in own if _is_over_events(view, r, a)]
+            timeless = [a for a in own if is_over_events(view, r, a)]
             kinds = value_kinds(self._inputs, view, r, alias, timeless) if timeless else {}
             carried = carriable(timeless, kinds)
             if carried:
@@ -190,11 +175,11 @@ class _Carrier:
     def _divided(self, entities: int) -> tuple[int, list[tuple[int, int]]]:
         """Into how many stripes the entities go, and which of them are walked together."""
         history, aggregates = self._history, self._carried.aggregates
-        subjects = {(a.value, a.where, a.function, Span.of(a)) for a in aggregates if not buckets.needs_rows(a)}
+        subjects = {(a.value, a.where, a.function, Span.of(a)) for a in aggregates if adds_up(a)}
         running = sum((_kept(span, history._moments) + 3) * _STATE_BYTES for *_, span in subjects)
         groups = max(1, math.ceil(entities * running / (history._budget // 2)))
         stripes = 1
-        if by_entity := [a for a in aggregates if buckets.needs_rows(a)]:
+        if by_entity := [a for a in aggregates if not adds_up(a)]:
             rows = history._inputs.counts[self._carried.rows.role].rows
             values = len(history._moments) * entities * 24 * max(a.n or 1 for a in by_entity)
             stripes = math.ceil((rows * _ROW_BYTES + values) / (history._budget // 2))
@@ -206,7 +191,7 @@ class _Carrier:
     def _compute(self) -> None:
         """All that is not computed while the as-ofs are walked."""
         moments, events = self._history._moments, self._events
-        if any(map(buckets.needs_rows, self._carried.aggregates)):
+        if not all(map(adds_up, self._carried.aggregates)):
             with ThreadPoolExecutor(2) as pool:
                 for done in [
                     pool.submit(buckets.compute, events, stripe, moments, self._results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,22 +12,17 @@ import numpy.typing as npt
 from engine.features.definition import Aggregate
 from engine.features.history.results import Results
 from engine.features.history.rows import Events, Records
-from engine.features.history.states import KINDS
+from engine.features.ways import adds_up
 
 Array = npt.NDArray[Any]
 _FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-
-
-def needs_rows(aggregate: Aggregate) -> bool:
-    """Whether the aggregate's results over two sets of rows do not give that over both."""
-    return aggregate.function not in KINDS
 
 
 def compute(events: Events, stripe: int, as_ofs: Sequence[int], results: Results) -> None:
     """The values of the aggregates that need rows, of one stripe, at all as-ofs."""
     records = events.read(stripe, 0, len(events.intervals))
     ids = np.arange(stripe, events.entities, events.stripes)
-    for aggregate in filter(needs_rows, events.carried.aggregates):
+    for aggregate in itertools.filterfalse(adds_up, events.carried.aggregates):
         values, there = _of(aggregate, records, len(ids), events.stripes, as_ofs)
         width = values.shape[2] if values.ndim == 3 else 1
         results.put(results.part(aggregate.name, ids, values.dtype, width), 0, values, there)

@@ -13,6 +13,7 @@ from engine.features.history.rows import Events, Records
 from engine.features.history.sliding import Sliding
 from engine.features.history.spans import Span
 from engine.features.history.states import KINDS, Seen, State, result
+from engine.features.ways import adds_up
 
 Array = npt.NDArray[Any]
 Result = tuple[Array, Array | None]  # values; where there is one: None, everywhere
@@ -28,7 +29,7 @@ class Walk:
     def __init__(self, events: Events, as_ofs: Sequence[int], stripes: tuple[int, int]) -> None:
         self._events, self._as_ofs = events, as_ofs
         self._first, self._last = stripes
-        self.aggregates = [a for a in events.carried.aggregates if a.function in KINDS]
+        self.aggregates = [a for a in events.carried.aggregates if adds_up(a)]
         self.ids = np.sort(
             np.concatenate([np.arange(s, events.entities, events.stripes) for s in range(self._first, self._last)])
         )

@@ -1,0 +1,160 @@
+"""The views of a run: computed, filled, scaled and staged, a file for each as-of."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from engine.features.ways import MANY
+from engine.intake import Intake
+from engine.ledger import Ledger
+from engine.outcome import RunReport, ViewReport
+from engine.plan import Plan, ViewPlan
+from engine.sinks.parquet import Part, Staging
+from engine.stages import Progress
+from engine.types import parse_moment, size_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from engine.features.fit import Fit
+    from engine.features.inputs import Inputs
+
+Parts = Generator[tuple[ViewReport, datetime, Part], None, None]
+
+
+class Extraction:
+    """Computes the views of a plan over the tables of an intake.
+
+    Attributes:
+        fits: by view, as far as they have been made or taken from the ledger.
+        key_dtypes: by view, the Polars type of its key.
+    """
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, report: RunReport, intake: Intake, progress: Progress, *, refit: bool
+    ) -> None:
+        self._plan, self._ledger, self._report = plan, ledger, report
+        self._intake, self._progress, self._refit = intake, progress, refit
+        self.fits: dict[str, Fit] = {}
+        self.key_dtypes: dict[str, str] = {}
+
+    def done(self, view_plan: ViewPlan) -> frozenset[datetime]:
+        """The as-ofs that this run has published already, before it was interrupted."""
+        return frozenset(
+            parse_moment(file["as_of"])
+            for file in self._ledger.published(self._plan.pipeline, view_plan.name)
+            if (file["run_id"], file["state"]) == (self._report.run_id, "published")
+            and file["definition"] == view_plan.definition
+        )
+
+    def parts(self, view_plan: ViewPlan, staging: Staging, done: Collection[datetime] = ()) -> Parts:
+        """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one.
+
+        Args:
+            done: as-ofs to leave out.
+        """
+        from engine.features.inputs import Inputs
+
+        view, name = view_plan.view, view_plan.name
+        self._progress.step("compute", name)
+        report = ViewReport(name, settings=view.settings, resumed=len(done))
+        self._report.views.append(report)
+        tables = {role: self._intake.tables[source].paths for role, source in view_plan.sources.items()}
+        names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
+        spill = staging.folder / "spill"
+        as_ofs = [t for t in view_plan.as_of if t not in done]
+        with Inputs(view, tables, names=names, memory_limit=self._plan.memory_limit, spill=spill) as inputs:
+            self._describe(view_plan, inputs, report)
+            for as_of, part in self._staged(view_plan, inputs, as_ofs, staging, report):
+                self._progress.rows(part.rows)
+                report.rows.append(part.rows)
+                yield report, as_of, part
+
+    def _staged(
+        self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging, report: ViewReport
+    ) -> Iterator[tuple[datetime, Part]]:
+        """Writes one file while the next is computed."""
+        waiting: deque[tuple[datetime, Future[Part]]] = deque()
+        with ThreadPoolExecutor(1) as writer:
+            for as_of, frame in self._raw(view_plan, inputs, as_ofs, staging):
+                waiting.append((as_of, writer.submit(self._finish, view_plan, frame, as_of, staging, report)))
+                if len(waiting) > 1:
+                    moment, part = waiting.popleft()
+                    yield moment, part.result()
+            for moment, part in waiting:
+                yield moment, part.result()
+
+    def _raw(
+        self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging
+    ) -> Iterator[tuple[datetime, pl.LazyFrame]]:
+        """The raw features at each as-of: from one scan of the events where there are many."""
+        import polars as pl
+
+        if len(as_ofs) >= MANY:
+            from engine.features.history import History
+
+            budget = size_of(self._plan.memory_limit) // 2
+            folder = staging.folder / f"{view_plan.name}-history"
+            for as_of, table in History(inputs, view_plan.view, as_ofs, folder=folder, budget=budget):
+                yield as_of, pl.DataFrame(table).lazy()
+            return
+        from engine.features.compute import compute_to_parquet
+
+        for number, as_of in enumerate(as_ofs):
+            raw = staging.folder / f"{view_plan.name}-raw-{number}.parquet"
+            compute_to_parquet(inputs, view_plan.view, as_of, raw)
+            yield as_of, pl.scan_parquet(raw, hive_partitioning=False, glob=False)
+
+    def _finish(
+        self, view_plan: ViewPlan, frame: pl.LazyFrame, as_of: datetime, staging: Staging, report: ViewReport
+    ) -> Part:
+        import polars as pl
+
+        from engine.features.fit import apply
+
+        view = view_plan.view
+        self.key_dtypes[view_plan.name] = str(frame.collect_schema()[view.entity.key])
+        self.fits[view_plan.name] = self._fit(view_plan, frame)
+        frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)
+        report.applied.append(applied)
+        frame = frame.with_columns(
+            pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
+        )
+        return staging.write(frame, view_plan.name, as_of)
+
+    def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
+        """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""
+        from engine.features.fit import Fit, learn
+
+        pinned = self.fits.get(view_plan.name)
+        if pinned is None and not self._refit:
+            known = self._ledger.fit(self._plan.pipeline, view_plan.name)
+            pinned = Fit.from_dict(known[1]) if known else None
+        return learn(
+            frame,
+            view_plan.view.feature_names,
+            handle_missing=view_plan.spec.handle_missing,
+            normalize=view_plan.spec.normalize,
+            definitions=view_plan.definitions,
+            pinned=pinned,
+        )
+
+    def _describe(self, view_plan: ViewPlan, inputs: Any, report: ViewReport) -> None:
+        for role in view_plan.view.roles:
+            used = {c.name for c in view_plan.view.used(role)}
+            absent = [c for c in inputs.absent[role.name] if c in used]
+            counts = inputs.counts[role.name]
+            if absent:
+                report.absent_columns[role.name] = absent
+            if counts.null_keys or counts.null_timestamps:
+                report.left_out[role.name] = {
+                    "null_keys": counts.null_keys,
+                    "null_timestamps": counts.null_timestamps,
+                }
+            timeless = [c for c in view_plan.view.timeless(role) if c not in absent]
+            if timeless and view_plan.as_of[0] < self._report.created_timestamp:
+                report.timeless[role.name] = timeless

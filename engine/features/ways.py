@@ -1,0 +1,44 @@
+"""How the aggregates of a view are computed where there are many as-ofs; decided from the definition alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from engine.features.definition import Aggregate, FeatureView, Rows, mentions
+
+Way = Literal["running", "by entity", "per as-of"]
+MANY = 3  # as-ofs, from which on one scan for all of them is cheaper than one query for each
+_RUNNING = ("count", "sum", "mean", "min", "max", "std", "var", "first", "last")
+
+
+def is_over_events(view: FeatureView, rows: Rows, aggregate: Aggregate) -> bool:
+    """Whether which rows there are, and what they hold, does not depend on the as-of."""
+    texts = [rows.where or "", *rows.columns.values(), aggregate.where or "", aggregate.value or ""]
+    timeless = not any(mentions(text, "as_of") for text in texts)
+    return bool(view.role(rows.role).timestamp) and aggregate.timestamp is None and rows.lookup is None and timeless
+
+
+def adds_up(aggregate: Aggregate) -> bool:
+    """Whether the aggregate's results over two sets of rows give that over both."""
+    return aggregate.function in _RUNNING
+
+
+def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
+    """The names of the view's aggregates (and of those it looks up) by the way they are computed.
+
+    ``running``: from one scan, with running state per entity; ``by entity``: from one scan, for one stripe of entities
+    after the other; ``per as-of``: by a query for each. Values of types that are no numbers, texts, moments or booleans
+    are queried too, which shows only once the tables have been read.
+    """
+    found: dict[Way, list[str]] = {"running": [], "by entity": [], "per as-of": []}
+    for rows in view.rows:
+        for aggregate in view.over(rows):
+            if len(as_ofs) < MANY or not is_over_events(view, rows, aggregate):
+                found["per as-of"].append(aggregate.name)
+            else:
+                found["running" if adds_up(aggregate) else "by entity"].append(aggregate.name)
+        if rows.lookup:
+            for way, names in ways(rows.lookup[0], as_ofs).items():
+                found[way] += names
+    return {way: names for way, names in found.items() if names}
