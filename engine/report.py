@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from engine.checks import Report
+    from engine.features.leakage import Leakage
     from engine.history import PastRun
     from engine.inspection import Probed
     from engine.outcome import RunReport, SourceReport
@@ -172,6 +173,18 @@ def _read_notes(source: SourceReport) -> Iterator[str]:
         yield f"{source.name}: column {change['column']} was {change['change']} ({types}): {change['action']}"
     for column, count in m.values_discarded.items():
         yield f"{source.name}: {_count(count, 'value')} of {column} left out, which do not fit the contract"
+
+
+def show_leakage(found: Sequence[Leakage]) -> None:
+    """Prints what moved when all that is later than a moment was changed."""
+    console = _console()
+    table = _table("Leakage", "view", "as of", "rows", "changed after it", "moved")
+    for one in found:
+        changed = ", ".join(f"{count:,} of {role}" for role, count in one.changed.items()) or "nothing is later"
+        moved = ", ".join(f"{name} in {count:,} rows" for name, count in one.moved.items())
+        style = "bold red" if moved else "green"
+        table.add_row(one.view, iso(one.as_of), f"{one.rows:,}", changed, Text(moved or "nothing", style=style))
+    console.print(table)
 
 
 def show_history(pipeline: str, runs: Sequence[PastRun]) -> None:

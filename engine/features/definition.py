@@ -32,11 +32,13 @@ class Column:
             ``labels``: a lower-case ``list``.
         presence: what its absence means. ``required``: an error; ``expected``: nulls, and a warning;
             ``optional``: nulls.
+        known_at: the column that says since when the value is what it is; None: since the row is there, or always.
     """
 
     name: str
     kind: Kind
     presence: Literal["required", "expected", "optional"] = "optional"
+    known_at: str | None = None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Inputs:
         self.counts: dict[str, Counts] = {}
         self.absent: dict[str, tuple[str, ...]] = {}
         self._names = dict(names or {})
+        self._queries: dict[str, str] = {}
         # The output is ordered by key; without this, DuckDB may write it in another order.
         self.connection.execute("SET preserve_insertion_order = true")
         for macro in MACROS:
@@ -119,10 +120,15 @@ class Inputs:
         columns = [f"{_normalised(c, types.get(c.name))} AS {identifier(c.name)}" for c in role.columns]
         if role == self.view.entity:
             columns.append(f"{identifier(role.key)} AS _source_key")
-        self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW {identifier(role.name)} AS SELECT {', '.join(columns)} FROM {raw}"
-        )
+        self.define(role.name, f"SELECT {', '.join(columns)} FROM {raw}")
         self._count(role)
+
+    def define(self, name: str, query: str) -> str | None:
+        """Makes a role the rows of a query; gives the query that it was, None: there was no such role."""
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS {query}")
+        before = self._queries.get(name)
+        self._queries[name] = query
+        return before
 
     def _check_columns(self, role: Role, given: Sequence[str], *, empty: bool) -> None:
         """An empty table whose columns nobody knows lacks nothing."""

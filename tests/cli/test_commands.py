@@ -36,6 +36,8 @@ COMMANDS = (
     "quarantine replay",
     "quarantine drop",
     "validate",
+    "profile",
+    "suggest",
 )
 REPORTING = (
     "check",
@@ -49,6 +51,7 @@ REPORTING = (
     "online get",
     *QUARANTINE,
     "validate",
+    "profile",
     "sources",
 )
 

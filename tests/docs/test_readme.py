@@ -238,6 +238,22 @@ def test_the_commands_of_profiles_run_as_they_stand(
     assert main(["validate", "data/users.csv", "--checks", "checks.yaml"]) == 0
 
 
+def test_the_backfill_example_runs_as_it_stands(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world)
+    sources = "{users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}}"
+    (world / "pipeline.yaml").write_text(
+        f"version: 1\nname: p\nsources: {sources}\nfeatures: {{user_features: {{normalize: false}}}}\n"
+    )
+    (commands,) = [block for block in blocks("sh") if "maestro backfill" in block]
+    for line in commands.splitlines():
+        assert main(line.partition("#")[0].split()[1:]) == (2 if "--resume" in line else 0)
+    assert "one scan with running state" in capsys.readouterr().out
+    (code,) = [block for block in blocks("python") if "published_frames" in block]
+    assert ran(code + "print(newest.height)", world).stdout.splitlines()[-1] == "22"
+
+
 @pytest.mark.parametrize("number", [-2, -1])
 def test_the_python_runs_as_it_stands(world: Path, number: int) -> None:
     done = ran(blocks("python")[number], world)
@@ -262,7 +278,7 @@ def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, mon
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (8, 4)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (8, 5)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

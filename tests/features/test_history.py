@@ -116,7 +116,7 @@ def compare(view: FeatureView, tables: dict[str, Any], as_ofs: list[datetime], f
         assert_frame_equal(pl.DataFrame(table), one, rel_tol=1e-9, abs_tol=1e-9)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     view=views(),
     seed=st.integers(0, 10**6),

@@ -27,7 +27,7 @@ LAYERS = (
     ("demo",),
     ("report", "junit"),
     ("quarantine",),
-    ("backfilling",),
+    ("backfilling", "proof"),
     ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
     ("suggestion",),
     ("extraction",),

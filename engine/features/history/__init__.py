@@ -99,8 +99,8 @@ class History:
     def _tables(self) -> Iterator[tuple[datetime, pa.Table]]:
         connection = self._inputs.connection
         connection.execute(as_of_macro(self._as_ofs[-1]))
-        self._keep_tables()
         with ExitStack() as stack:
+            self._keep_tables(stack)
             carriers = [stack.enter_context(_Carrier(self, c, i)) for i, c in enumerate(self._carried)]
             given = [carrier.relation for carrier in carriers]
             for i, as_of in enumerate(self._as_ofs):
@@ -110,7 +110,7 @@ class History:
                 query = view_query(self._view, as_of, given=given)
                 yield as_of, cast("pa.Table", connection.sql(query).to_arrow_table())
 
-    def _keep_tables(self) -> None:
+    def _keep_tables(self, stack: ExitStack) -> None:
         """Reads the tables that are asked at each as-of; what is only carried is read by its carrier."""
         asked: set[str] = set()
         views = [self._view, *(r.lookup[0] for r in self._view.rows if r.lookup)]
@@ -121,7 +121,10 @@ class History:
         for name in sorted(asked):
             kept = identifier(f"{name} kept")
             execute(f"CREATE OR REPLACE TEMP TABLE {kept} AS SELECT * FROM {identifier(name)}")
-            execute(f"CREATE OR REPLACE TEMP VIEW {identifier(name)} AS SELECT * FROM {kept}")
+            stack.callback(execute, f"DROP TABLE {kept}")
+            before = self._inputs.define(name, f"SELECT * FROM {kept}")
+            if before is not None:
+                stack.callback(self._inputs.define, name, before)
 
 
 class _Carrier:
@@ -177,7 +180,7 @@ class _Carrier:
         history, aggregates = self._history, self._carried.aggregates
         subjects = {(a.value, a.where, a.function, Span.of(a)) for a in aggregates if adds_up(a)}
         running = sum((_kept(span, history._moments) + 3) * _STATE_BYTES for *_, span in subjects)
-        groups = max(1, math.ceil(entities * running / (history._budget // 2)))
+        groups = max(1, math.ceil(entities * running / history._budget))
         stripes = 1
         if by_entity := [a for a in aggregates if not adds_up(a)]:
             rows = history._inputs.counts[self._carried.rows.role].rows

@@ -110,7 +110,7 @@ def write_all(file: int, values: Array, place: int, path: Path) -> None:
     Raises:
         SinkError: the disk is full or cannot be written.
     """
-    data = memoryview(values.tobytes())
+    data = np.ascontiguousarray(values).reshape(-1).data.cast("B") if values.size else memoryview(b"")
     try:
         while data:
             written = os.pwrite(file, data, place)

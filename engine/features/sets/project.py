@@ -22,11 +22,11 @@ TASKS = Role(
     key="project_id",
     columns=(
         Column("project_id", "key", presence="required"),
-        Column("status", "text", presence="expected"),
-        Column("completed_at", "moment", presence="expected"),
+        Column("status", "text", presence="expected", known_at="updated_at"),
+        Column("completed_at", "moment", presence="expected", known_at="completed_at"),
         Column("deadline", "moment", presence="expected"),
         Column("created_at", "moment"),
-        Column("updated_at", "moment"),
+        Column("updated_at", "moment", known_at="updated_at"),
     ),
 )
 ROLES = (PROJECTS, TASKS)
