@@ -16,12 +16,12 @@ from engine.features.definition import Aggregate, FeatureView, Role, Rows, menti
 from engine.types import EPOCH, FIRST_MOMENT, LAST_MOMENT, epoch_microseconds
 
 # Unicode white space, as str.strip knows it, in a form for regular expressions.
-_WHITESPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
+WHITESPACE = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
 _DAY = 86_400_000_000
 # Functions that feature expressions may use besides DuckDB's own.
 MACROS = (
     # trim(x, characters) knows more than ASCII too, at seven times the cost
-    f"CREATE OR REPLACE TEMP MACRO strip(x) AS regexp_replace(x, '^{_WHITESPACE}|{_WHITESPACE}$', '', 'g')",
+    f"CREATE OR REPLACE TEMP MACRO strip(x) AS regexp_replace(x, '^{WHITESPACE}+|{WHITESPACE}+$', '', 'g')",
     # floor((later − earlier) / 1 day) in integers; // alone would round towards zero
     "CREATE OR REPLACE TEMP MACRO whole_days(later, earlier) AS "
     f"((epoch_us(later) - epoch_us(earlier)) - (((epoch_us(later) - epoch_us(earlier)) % {_DAY} + {_DAY}) % {_DAY}))"
