@@ -4,8 +4,9 @@ they are expressions over one row."""
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from engine.duck import connect, identifier
@@ -114,14 +115,7 @@ class Rowwise:
     def __init__(self, functions: Collection[str] = ()) -> None:
         self._own = {name.casefold() for name in functions}
         self._connection = connect()
-        rows = self._connection.execute(
-            "SELECT lower(function_name), function_type, bool_and(stability IS NULL OR stability = 'CONSISTENT') "
-            "FROM duckdb_functions() GROUP BY ALL"
-        ).fetchall()
-        self._kinds: dict[str, set[str]] = {}
-        self._unsteady = {name for name, _, steady in rows if not steady}
-        for name, kind, _ in rows:
-            self._kinds.setdefault(name, set()).add(kind)
+        self._kinds, self._unsteady = _functions()
 
     def __enter__(self) -> Rowwise:
         return self
@@ -163,7 +157,7 @@ class Rowwise:
                 self._check_functions(child)
 
     def _check_function(self, name: str, arguments: int) -> None:
-        kinds = self._kinds.get(name, set())
+        kinds = self._kinds.get(name, frozenset())
         if name in self._own:
             return
         if name in self._unsteady or name in _CLOCKS or name == "ago" or (name == "age" and arguments < 2):
@@ -176,6 +170,19 @@ class Rowwise:
             raise NotAnExpression(f"{name} is not a function of one row")
         near = nearest(name, [*self._own, *(n for n, k in self._kinds.items() if "scalar" in k)])
         raise NotAnExpression(f"there is no function {name}" + (f"; did you mean {near!r}?" if near else ""))
+
+
+@cache
+def _functions() -> tuple[Mapping[str, frozenset[str]], frozenset[str]]:
+    """Of DuckDB's functions by name what they are; and those that do not always give the same."""
+    with connect() as connection:
+        rows = connection.execute(
+            "SELECT lower(function_name), list(DISTINCT function_type), "
+            "bool_and(stability IS NULL OR stability = 'CONSISTENT') FROM duckdb_functions() GROUP BY 1"
+        ).fetchall()
+    return {name: frozenset(kinds) for name, kinds, _ in rows}, frozenset(
+        name for name, _, steady in rows if not steady
+    )
 
 
 def _unsteady(name: str) -> str:

@@ -82,6 +82,8 @@ def _valued(view: FeatureView, rows: Rows, connection: duckdb.DuckDBPyConnection
                 allowed="numbers, true and false",
                 fix="cast the value, or use another function",
             )
+        if kind == "BOOLEAN" and aggregate.function in _OF_NUMBERS:
+            aggregate = replace(aggregate, value=f"CAST({aggregate.value} AS TINYINT)")
         if kind in FLOATS:
             aggregate = replace(aggregate, value=f"nullif({aggregate.value}, 'NaN'::{kind})")
         found.append(aggregate)

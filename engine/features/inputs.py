@@ -233,11 +233,11 @@ class Inputs:
     def _count(self, role: Role) -> None:
         name, key = identifier(role.name), identifier(role.key)
         no_time = f"{identifier(role.timestamp)} IS NULL" if role.timestamp else "false"
-        row = self.connection.execute(
+        [row] = self.connection.execute(  # fetched to its end: an Arrow table can be registered then
             f"SELECT count(*), count(*) FILTER (WHERE {key} IS NULL), "
             f"count(*) FILTER (WHERE {key} IS NOT NULL AND {no_time}) FROM {name}"
-        ).fetchone()
-        self.counts[role.name] = Counts(*(row or (0, 0, 0)))
+        ).fetchall()
+        self.counts[role.name] = Counts(*row)
         if role.unique:
             twice = self.connection.execute(
                 f"SELECT {key}, count(*) FROM {name} WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from engine.errors import ConfigError
+from engine.problems import problems_of
 from engine.spec.aggregates import AnyAggregate, AttributeSpec, Default, EntitiesSpec
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Name, Spec, Text
 
@@ -124,6 +127,21 @@ class ViewSpec(Spec):
     def is_declared(self) -> bool:
         """Whether it is a view of the user's own."""
         return bool(self.model_fields_set & set(DECLARED))
+
+
+def view_spec(name: str, data: Any) -> ViewSpec:
+    """The view ``name`` from the keys of its declaration.
+
+    Raises:
+        ConfigError: with every mistake found in it.
+    """
+    if isinstance(data, ViewSpec):
+        return data
+    try:
+        return ViewSpec.model_validate(data)
+    except ValidationError as error:
+        found = problems_of(error, data, ViewSpec)
+        raise ConfigError([replace(p, path=("features", name, *p.path)) for p in found]) from None
 
 
 class OnlineStoreSpec(Spec):

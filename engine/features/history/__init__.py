@@ -116,7 +116,9 @@ class History:
         views = [self._view, *(r.lookup[0] for r in self._view.rows if r.lookup)]
         carried = {c.rows.name for c in self._carried}
         for view in views:
-            asked |= {view.entity.name} | {r.role for r in view.rows if r.name not in carried}
+            asked |= {view.known_by.role if view.known_by else view.entity.name} | {
+                r.role for r in view.rows if r.name not in carried
+            }
         execute = self._inputs.connection.execute
         for name in sorted(asked):
             kept = identifier(f"{name} kept")
