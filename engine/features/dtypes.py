@@ -112,7 +112,14 @@ def _types(
 
 
 def refused(error: duckdb.Error, where: str) -> DataError:
-    """DuckDB's refusal of an expression."""
+    """DuckDB's refusal of an expression, or of values in it."""
+    if "INT128" in str(error) and "INT64" in str(error):
+        return DataError(
+            "it is beyond what 64-bit integers hold",
+            code="features.overflow",
+            where=where,
+            fix="cast the values: sum(CAST(… AS DOUBLE))",
+        )
     return DataError(
         f"it cannot be computed: {first_line(error)}",
         code="features.expression",

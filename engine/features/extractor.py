@@ -151,7 +151,7 @@ class FeatureExtractor:
         """The features of a declared view, of the kind of the first frame.
 
         Args:
-            view: a name among the config's ``feature_definitions``, or a declaration as a pipeline's ``features`` has it.
+            view: a name among the config's ``feature_definitions``, or a declaration as ``features`` of a pipeline has.
             frames: by the names of the sources that the declaration mentions.
 
         Raises:

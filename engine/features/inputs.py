@@ -119,7 +119,7 @@ class Inputs:
             columns.append(f"{_compound(role, types)} AS {identifier(role.key)}")
         known_by = self.view.known_by
         if role == self.view.entity or (known_by and role.name == known_by.role):
-            columns.append(f"{self._source_key(role)} AS _source_key")
+            columns.append(f"{self._source_key(role, types)} AS _source_key")
         self.define(role.name, f"SELECT {', '.join(columns)} FROM {raw}")
         self._count(role)
 
@@ -158,12 +158,16 @@ class Inputs:
             f", which features.{view.name}.{features[0]} reads" if features else f", which features.{view.name} reads"
         )
 
-    def _source_key(self, role: Role) -> str:
-        """The key as its table has it; a compound one as a struct, by the names it is published under."""
+    def _source_key(self, role: Role, types: Mapping[str, str]) -> str:
+        """The key as its table has it, a UUID as text; a compound one as a struct, by the names it is published by."""
+        own = [
+            f"CAST({identifier(part)} AS VARCHAR)" if types.get(part) == "UUID" else identifier(part)
+            for part in role.keys
+        ]
         if not role.parts:
-            return identifier(role.key)
-        pairs = zip(self.view.entity.parts, role.parts, strict=True)
-        return f"struct_pack({', '.join(f'{identifier(name)} := {identifier(part)}' for name, part in pairs)})"
+            return own[0]
+        pairs = zip(self.view.keys, own, strict=True)
+        return f"struct_pack({', '.join(f'{identifier(name)} := {part}' for name, part in pairs)})"
 
     def _check_columns(self, role: Role, given: Sequence[str], own: Mapping[str, str], *, empty: bool) -> None:
         """An empty table whose columns nobody knows lacks nothing."""
@@ -305,7 +309,7 @@ def _readable(column: Column, kind: str) -> bool:
         return kind.startswith(("TIMESTAMP", "DATE"))
     if column.kind == "number":
         return kind in (*INTEGERS, *FLOATS, "BOOLEAN") or kind.startswith("DECIMAL")
-    return _element(kind) is None and not kind.startswith(("STRUCT", "MAP", "UNION"))
+    return _element(kind) is None and not kind.startswith(("STRUCT", "MAP", "UNION", "INTERVAL"))
 
 
 def _element(kind: str) -> str | None:

@@ -91,7 +91,7 @@ def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]
 def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true") -> list[str]:
     """The entities that ``exists`` (SQL) holds for, and per list column the members of each."""
     key = identifier(view.entity.key)
-    relation = _known_by(view, view.known_by) if view.known_by else identifier(view.entity.name)
+    relation = known_entities(view, view.known_by) if view.known_by else identifier(view.entity.name)
     entity = f"{alias}entity AS (\n  SELECT *, {key} AS _key FROM {relation}\n  WHERE {key} IS NOT NULL AND {exists})"
     lists = sorted({r.via for r in view.rows if r.via})
     return [entity] + [
@@ -100,8 +100,8 @@ def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true") -> lis
     ]
 
 
-def _known_by(view: FeatureView, rows: Rows) -> str:
-    """The keys of rows as entities, each created with its first row."""
+def known_entities(view: FeatureView, rows: Rows) -> str:
+    """The keys of rows as a table of entities, each created with its first row."""
     role = view.role(rows.role)
     moment, condition = identifier(role.timestamp or ""), f" AND ({rows.where})" if rows.where else ""
     key, entity = identifier(role.key), view.entity
