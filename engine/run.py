@@ -353,6 +353,8 @@ class _Run:
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=v.spec.description
                 or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",
+                owner=v.spec.owner or "",
+                tags=tuple(v.spec.tags.items()),
             )
             for v in views
         ]

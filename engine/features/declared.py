@@ -6,7 +6,7 @@ underscore, and an expression over them; an expression that names another featur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -220,18 +220,19 @@ class _Compiler:
         value = self._over(EVENTS, (*path, "value"), spec.value)
         divisor = self._over(EVENTS, (*path, "divisor"), spec.divisor)
         default = spec.default if spec.default is not None else self.spec.defaults.get(name)
-        variants: list[tuple[str, str | None, Any]] = [(name, where, default)]
-        if spec.by:
-            self._note(EVENTS, (*path, "by", "column"), spec.by.column)
+        variants: list[tuple[str, str | None, Any, str]] = [(name, where, default, spec.where or "")]
+        if by := spec.by:
+            self._note(EVENTS, (*path, "by", "column"), by.column)
             variants = []
-            for label, category in spec.by.values.items():
-                condition = f"{identifier(spec.by.column)} = {_literal(category)}"
+            for label, category in by.values.items():
+                condition = f"{identifier(by.column)} = {_literal(category)}"
                 own = f"{name}_{label}"
                 default = self.spec.defaults.get(own, spec.default)
-                variants.append((own, f"({where}) AND {condition}" if where else condition, default))
-        for own, only, default in variants:
+                words = f"{spec.where} AND {by.column} = {category}" if spec.where else f"{by.column} = {category}"
+                variants.append((own, f"{where} AND {condition}" if where else condition, default, words))
+        for own, only, default, words in variants:
             sql = self._plain(own, spec, value, only, divisor)
-            self._feature(path, own, sql, _DTYPES.get(spec.function), default, _described(spec, only))
+            self._feature(path, own, sql, _DTYPES.get(spec.function), default, _described(spec, words))
 
     def _plain(self, name: str, spec: AggregateSpec, value: str | None, where: str | None, divisor: str | None) -> str:
         """The plain aggregates that a declared one comes to, and the expression over them."""
@@ -455,10 +456,10 @@ def _literal(value: str | bool | int | float) -> str:
     return literal(value) if isinstance(value, str) else str(value)
 
 
-def _described(spec: AggregateSpec, where: str | None) -> str:
+def _described(spec: AggregateSpec, where: str) -> str:
     """An aggregate in words."""
-    arguments: Iterator[str] = (str(a) for a in (spec.value, spec.divisor, spec.n, spec.q) if a is not None)
-    text = f"{spec.function}({', '.join(arguments)})"
+    arguments = ", ".join(str(a) for a in (spec.value, spec.divisor, spec.n, spec.q) if a is not None)
+    text = f"{spec.function}({arguments})" if arguments else spec.function
     if spec.window:
         text += f" over the last {'whole ' if spec.tumbling else ''}{spec.window}"
     if spec.offset:
