@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from engine.errors import ConfigError, DataError, UsageError, did_you_mean
 from engine.features.compute import compute
 from engine.features.declared import declared
 from engine.features.definition import FeatureView, Settings
-from engine.features.fit import Missing, apply, feature_columns, learn
+from engine.features.fit import NOT_FEATURES, Missing, apply, feature_columns, learn
 from engine.features.inputs import Inputs
 from engine.features.sets import view_of
 from engine.frames import like, to_lazy
@@ -164,6 +164,11 @@ class FeatureExtractor:
             raise ConfigError([replace(p, path=("features", name, *p.path)) for p in found.problems])
         return self._compute(found.view, {role: frames[source] for role, source in found.sources.items()}, as_of)
 
+    def _keys(self, more: Collection[str]) -> frozenset[str]:
+        """The columns that are no features."""
+        own = [view_spec(name, d).entity or {} for name, d in self.config.feature_definitions.items()]
+        return NOT_FEATURES.union(more, *own)
+
     def _definition(self, name: str) -> Any:
         known = self.config.feature_definitions
         if name not in known:
@@ -175,15 +180,15 @@ class FeatureExtractor:
             )
         return known[name]
 
-    def handle_missing_values(self, features: Any) -> Any:
+    def handle_missing_values(self, features: Any, *, keys: Collection[str] = ()) -> Any:
         """``features`` with nulls (and NaN) handled as the config says, fitted on this frame.
 
         impute: the median of a numeric column, the mode of a text (ties: the smallest); an all-null column stays
         null. zero: 0, an empty text, false. drop: rows with any null feature leave. keep: nulls stay. Keys and
-        timestamps are never touched.
+        timestamps are never touched: those of the sets, of the config's definitions, and ``keys``.
         """
         frame = to_lazy(features)
-        columns = feature_columns(frame.collect_schema())
+        columns = feature_columns(frame.collect_schema(), self._keys(keys))
         fit = learn(frame, columns, handle_missing=self.config.handle_missing, normalize=False)
         filled, applied = apply(frame, fit, columns)
         if applied.dropped:
@@ -192,16 +197,16 @@ class FeatureExtractor:
             log.warning("all values are null, nothing to impute from: %s", ", ".join(applied.all_null))
         return like(filled.collect(engine="in-memory"), features)
 
-    def normalize_features(self, features: Any) -> Any:
+    def normalize_features(self, features: Any, *, keys: Collection[str] = ()) -> Any:
         """``features`` with every numeric feature scaled to [0, 1] by this frame's smallest and largest value.
 
-        A constant column becomes 0.0, ±inf and NaN become null, nulls stay. With ``normalize=False`` in the config
-        the values stay as they are.
+        A constant column becomes 0.0, ±inf and NaN become null, nulls stay; keys as for `handle_missing_values`. With
+        ``normalize=False`` in the config the values stay as they are.
         """
         if not self.config.normalize:
             return features
         frame = to_lazy(features)
-        columns = feature_columns(frame.collect_schema())
+        columns = feature_columns(frame.collect_schema(), self._keys(keys))
         fit = learn(frame, columns, handle_missing="keep", normalize=True)
         scaled, _ = apply(frame, fit, columns)
         return like(scaled.collect(engine="in-memory"), features)

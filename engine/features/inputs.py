@@ -119,7 +119,7 @@ class Inputs:
             columns.append(f"{_compound(role, types)} AS {identifier(role.key)}")
         known_by = self.view.known_by
         if role == self.view.entity or (known_by and role.name == known_by.role):
-            columns.append(f"{self._source_key(role, types)} AS _source_key")
+            columns.append(f"{self._source_key(role)} AS _source_key")
         self.define(role.name, f"SELECT {', '.join(columns)} FROM {raw}")
         self._count(role)
 
@@ -158,16 +158,12 @@ class Inputs:
             f", which features.{view.name}.{features[0]} reads" if features else f", which features.{view.name} reads"
         )
 
-    def _source_key(self, role: Role, types: Mapping[str, str]) -> str:
-        """The key as its table has it, a UUID as text; a compound one as a struct, by the names it is published by."""
-        own = [
-            f"CAST({identifier(part)} AS VARCHAR)" if types.get(part) == "UUID" else identifier(part)
-            for part in role.keys
-        ]
+    def _source_key(self, role: Role) -> str:
+        """The key as its table has it; a compound one as a struct, by the names it is published by."""
         if not role.parts:
-            return own[0]
-        pairs = zip(self.view.keys, own, strict=True)
-        return f"struct_pack({', '.join(f'{identifier(name)} := {part}' for name, part in pairs)})"
+            return identifier(role.key)
+        pairs = zip(self.view.keys, role.parts, strict=True)
+        return f"struct_pack({', '.join(f'{identifier(name)} := {identifier(part)}' for name, part in pairs)})"
 
     def _check_columns(self, role: Role, given: Sequence[str], own: Mapping[str, str], *, empty: bool) -> None:
         """An empty table whose columns nobody knows lacks nothing."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 
 from engine import Pipeline, run_pipeline
-from engine.errors import ConfigError, MaestroError
+from engine.errors import ConfigError, DataError, MaestroError, UsageError
+from engine.features import FeatureExtractionConfig, FeatureExtractor
 from engine.plan import compile_plan
 
 T = datetime(2025, 10, 4, tzinfo=UTC)
@@ -250,3 +253,63 @@ def test_what_only_the_data_show_is_named_too(
     assert caught.value.code == code, caught.value
     for text in said:
         assert text in str(caught.value)
+
+
+def test_definitions_of_a_config_are_extracted_by_name() -> None:
+    definitions = {"spending": events({"spent": "sum(amount)", "n": "count"})}
+    extractor = FeatureExtractor(FeatureExtractionConfig(feature_definitions=definitions))
+    found = extractor.extract("spending", {"events": EVENTS.to_pandas()}, as_of=T)
+    assert isinstance(found, pd.DataFrame)
+    assert found[["user", "spent", "n"]].to_numpy().tolist() == [[1, 1.5, 2], [2, 6.0, 2]]
+    scaled = extractor.normalize_features(extractor.handle_missing_values(found))
+    assert scaled[["user", "spent", "n"]].to_numpy().tolist() == [[1, 0.0, 0.0], [2, 1.0, 0.0]]
+    with pytest.raises(UsageError, match="did you mean 'spending'"):
+        extractor.extract("spendin", {"events": EVENTS})
+    with pytest.raises(ConfigError, match=r"features\.view\.source: unknown source 'events'"):
+        extractor.extract(definitions["spending"], {"event": EVENTS})
+    with pytest.raises(ConfigError, match=r"features\.x\.aggregates\.n\.function"):
+        FeatureExtractionConfig(feature_definitions={"x": {"entity": "a", "aggregates": {"n": {"function": "cnt"}}}})
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        (pl.Series([b"a", b"a", None]), [b"a"]),
+        (pl.Series([date(2020, 1, 1), date(2020, 1, 1), None]), [date(2020, 1, 1)]),
+        (pl.Series(["1.5", "1.5", None]).cast(pl.Decimal(10, 2)), [Decimal("1.50")]),
+        (pl.Series(["x", "x", None], dtype=pl.Categorical), ["x"]),
+        (pl.Series([3.0, 3.0, float("nan")]), [3.0]),
+        (pl.Series([T, T, None], dtype=pl.Datetime("ns", "UTC")), [T]),
+        (pl.Series([7, 7, None], dtype=pl.UInt8), [7]),
+    ],
+)
+def test_keys_are_of_any_type(keys: pl.Series, wanted: list[Any]) -> None:
+    frame = pl.DataFrame({"k": keys, "seen": [T] * 3})
+    view = {"entity": "k", "source": "e", "timestamp": "seen", "aggregates": {"n": "count"}}
+    found = FeatureExtractor().extract(view, {"e": frame}, as_of=T)
+    assert found["k"].to_list() == wanted
+    assert found.schema["k"] == keys.dtype
+    assert found["n"].to_list() == [2]
+
+
+def test_a_sum_beyond_64_bits_names_its_feature() -> None:
+    frame = pl.DataFrame({"user": [1, 1], "seen": [T, T], "qty": [2**62, 2**62]})
+    with pytest.raises(DataError, match=r"features\.view\.total: it is beyond what 64-bit integers hold"):
+        FeatureExtractor().extract(events({"n": "count", "total": "sum(qty)"}), {"events": frame}, as_of=T)
+
+
+def test_columns_are_found_whatever_their_case_unless_two_differ_only_in_it() -> None:
+    frame = pl.DataFrame({"user": [1], "seen": [T], "Amount": [2], "amount": [3]})
+    found = FeatureExtractor().extract(events({"a": "sum(amount)"}), {"events": frame}, as_of=T)
+    assert found["a"].to_list() == [3]
+    with pytest.raises(DataError, match="cannot tell the columns 'Amount' and 'amount' apart"):
+        FeatureExtractor().extract(events({"a": "sum(AMOUNT)"}), {"events": frame}, as_of=T)
+
+
+def test_an_empty_source_and_a_column_of_nulls(tmp_path: Path) -> None:
+    aggregates = {"n": "count", "s": "sum(x)", "m": "mean(x)", "l": "last(x)"}
+    none = pl.DataFrame({"user": [1], "seen": [T], "x": [None]})
+    found = FeatureExtractor().extract(events(aggregates), {"events": none}, as_of=T)
+    assert found.drop("event_timestamp").rows() == [(1, 1, None, None, None)]
+    found = FeatureExtractor().extract(events(aggregates), {"events": none.clear()}, as_of=T)
+    assert found.height == 0
