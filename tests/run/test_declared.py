@@ -147,6 +147,19 @@ def test_a_changed_definition_is_published_again_with_the_earlier_as_ofs(world: 
     assert frame.sort("event_timestamp", "user_id").select("user_id", "n").rows() == [(1, 1), (2, 2)] * 4
 
 
+def test_nothing_leaks(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compound = YAML.replace("entity: {user_id: user}", "entity: [user, kind]").replace(
+        "key: user}", "key: [user, tier]}"
+    )
+    for text, rows in ((YAML, 2), (compound, 1)):
+        (world / "shop.yaml").write_text(text)
+        run_pipeline(load_pipeline(world / "shop.yaml"), as_of=T)
+        capsys.readouterr()
+        assert main(["verify", str(world / "shop.yaml"), "--leakage", "--as-of", "2025-09-27", "--json"]) == 0
+        [found] = json.loads(capsys.readouterr().out)["views"]
+        assert (found["ok"], found["changed"], found["rows"]) == (True, {"events": 4, "attributes_1": 4}, rows)
+
+
 def test_feast_reads_them(world: Path) -> None:
     (world / "shop.yaml").write_text(YAML + "feast: {repo: ./repo, project: shop}\n")
     run_pipeline(load_pipeline(world / "shop.yaml"), as_of=T)
