@@ -31,7 +31,7 @@ class Extraction:
 
     Attributes:
         fits: by view, as far as they have been made or taken from the ledger.
-        key_dtypes: by view, the Polars type of its key.
+        dtypes: by view, the Polars type of each column as it is published.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Extraction:
         self._plan, self._ledger, self._report = plan, ledger, report
         self._intake, self._progress, self._refit = intake, progress, refit
         self.fits: dict[str, Fit] = {}
-        self.key_dtypes: dict[str, str] = {}
+        self.dtypes: dict[str, dict[str, str]] = {}
 
     def done(self, view_plan: ViewPlan) -> frozenset[datetime]:
         """The as-ofs that this run has published already, before it was interrupted."""
@@ -99,14 +99,14 @@ class Extraction:
 
             budget = size_of(self._plan.memory_limit) // 2
             folder = staging.folder / f"{view_plan.name}-history"
-            for as_of, table in History(inputs, view_plan.view, as_ofs, folder=folder, budget=budget):
+            for as_of, table in History(inputs, inputs.view, as_ofs, folder=folder, budget=budget):
                 yield as_of, pl.DataFrame(table).lazy()
             return
         from engine.features.compute import compute_to_parquet
 
         for number, as_of in enumerate(as_ofs):
             raw = staging.folder / f"{view_plan.name}-raw-{number}.parquet"
-            compute_to_parquet(inputs, view_plan.view, as_of, raw)
+            compute_to_parquet(inputs, inputs.view, as_of, raw)
             yield as_of, pl.scan_parquet(raw, hive_partitioning=False, glob=False)
 
     def _finish(
@@ -117,10 +117,10 @@ class Extraction:
         from engine.features.fit import apply
 
         view = view_plan.view
-        self.key_dtypes[view_plan.name] = str(frame.collect_schema()[view.entity.key])
         self.fits[view_plan.name] = self._fit(view_plan, frame)
         frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)
         report.applied.append(applied)
+        self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in frame.collect_schema().items()}
         frame = frame.with_columns(
             pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
         )

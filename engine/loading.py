@@ -180,7 +180,7 @@ def offline_view(plan: Plan, view_plan: ViewPlan, files: Sequence[File]) -> Offl
     key = view_plan.view.entity.key
     features = tuple((name, dtype) for name, dtype in schema.items() if name not in (key, *_STAMPS))
     view = OfflineView(
-        view_plan.name, view_plan.view.name, key, schema.get(key, "absent"), features, _output(plan) / view_plan.name
+        view_plan.name, view_plan.entity, key, schema.get(key, "absent"), features, _output(plan) / view_plan.name
     )
     check_files(view)
     return view

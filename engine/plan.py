@@ -96,6 +96,16 @@ class ViewPlan:
     again: tuple[datetime, ...] = ()
 
     @property
+    def set(self) -> str | None:
+        """The built-in set that it is."""
+        return None if self.spec.is_declared else self.view.name
+
+    @property
+    def entity(self) -> str:
+        """What a row describes, to Feast: views with the same entity share its key."""
+        return self.set or self.view.entity.key
+
+    @property
     def definition(self) -> str:
         """A fingerprint of all that the published values rest on, the data and the fit aside."""
         parts = {**self.definitions, "": [self.spec.handle_missing, self.spec.normalize]}
@@ -114,7 +124,7 @@ class ViewPlan:
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "set": self.view.name,
+            "set": self.set,
             "entity": self.view.entity.key,
             "sources": dict(self.sources),
             "settings": dict(self.view.settings),
@@ -361,6 +371,8 @@ def _key_columns(source: AnySource) -> tuple[str, ...]:
 
 def _view_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Problem]) -> ViewPlan | None:
     path = ("features", name)
+    if spec.is_declared:
+        return _declared_plan(pipeline, name, spec, problems)
     implied = name.removesuffix("_features")
     set_name = spec.set or (implied if name.endswith("_features") and implied in SETS else None)
     if spec.set and name.endswith("_features") and implied in SETS and spec.set != implied:
@@ -410,6 +422,24 @@ def _view_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Pro
                 )
         view = view.select(spec.features)
     return ViewPlan(name, view, sources, spec) if len(problems) == before else None
+
+
+def _declared_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Problem]) -> ViewPlan | None:
+    from engine.features.declared import declared  # brings DuckDB, which reads the SQL
+
+    found = declared(name, spec, {source: s.column_mapping for source, s in pipeline.sources.items()})
+    problems += [replace(p, path=("features", name, *p.path)) for p in found.problems]
+    if pipeline.feast and spec.entity and len(spec.entity) > 1:
+        problems.append(
+            Problem(
+                "config.feast_key",
+                f"the key of {name} is {len(spec.entity)} columns, and views with such a key are not given to Feast",
+                ("features", name, "entity"),
+                allowed="one key column, where feast is declared",
+                fix="join the columns to one in the source's query, or publish the view from a pipeline without feast",
+            )
+        )
+    return ViewPlan(name, found.view, found.sources, spec) if found.view else None
 
 
 def _role_sources(

@@ -40,9 +40,9 @@ def verify_leakage(plan: Plan, as_of: str | date | datetime | None = None) -> li
             names = {role: f"sources.{source}" for role, source in view.sources.items()}
             spill = Path(folder) / "spill"
             with Inputs(view.view, tables, names=names, memory_limit=plan.memory_limit, spill=spill) as inputs:
-                moments = moments_within(view.view, inputs) if as_of is None else [parse_moment(as_of)]
+                moments = moments_within(inputs.view, inputs) if as_of is None else [parse_moment(as_of)]
                 history = Path(folder) / "history"
-                found += [find_leakage(view.view, view.name, inputs, moment, history) for moment in moments]
+                found += [find_leakage(inputs.view, view.name, inputs, moment, history) for moment in moments]
     return found
 
 

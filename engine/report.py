@@ -65,7 +65,7 @@ def show_plan(plan: Plan) -> None:
             )
     views = _table("Compute", "view", "from", "features", "missing", "scaled")
     for view in plan.views:
-        features = f"{len(view.view.features)} of the {view.view.name} set"
+        features = f"{len(view.view.features)} " + (f"of the {view.set} set" if view.set else "declared")
         scaled = "min-max" if view.spec.normalize else "no"
         views.add_row(view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, scaled)
     for table in (sources, checks, views):

@@ -346,12 +346,15 @@ class _Run:
         return [
             OfflineView(
                 name=v.name,
-                entity=v.view.name,
+                entity=v.entity,
                 key=v.view.entity.key,
-                key_dtype=self.extraction.key_dtypes[v.name],
-                features=tuple((f.name, "Float64" if v.spec.normalize else f.dtype) for f in v.view.features),
+                key_dtype=self.extraction.dtypes[v.name][v.view.entity.key],
+                features=tuple((f, self.extraction.dtypes[v.name][f]) for f in v.view.feature_names),
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
-                description=f"The {v.view.name} set, published by the pipeline {self.plan.pipeline}",
+                description=v.spec.description
+                or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",
+                owner=v.spec.owner or "",
+                tags=tuple(v.spec.tags.items()),
             )
             for v in views
         ]

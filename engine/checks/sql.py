@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from engine.checks.check import CannotRun
 from engine.errors import is_interrupt
+from engine.expressions import NotAnExpression, parsed, references
 from engine.frames import column
 
 if TYPE_CHECKING:
     import duckdb
-
-_ROWS = {"unnest", "unlist", "generate_subscripts"}
-_FORBIDDEN = {
-    "SUBQUERY": "a subquery",
-    "WINDOW": "a window function",
-    "STAR": "*",
-    "PARAMETER": "a parameter",
-    "POSITIONAL_REFERENCE": "the number of a column",
-}
 
 
 class Conditions:
@@ -105,12 +96,11 @@ class Conditions:
         Raises:
             CannotRun: it cannot be tried.
         """
-        tree = _tree(condition, self._connection)
         folded: dict[str, list[str]] = {}
         for name in self._schema:
             folded.setdefault(name.casefold(), []).append(name)
         found: dict[str, None] = {}
-        for path in _references(tree):
+        for path in _references(condition, self._connection):
             part = next((part for part in path if part.casefold() in folded), None)
             if part is None:
                 raise CannotRun(f"the column {path[0]!r} is missing")
@@ -129,7 +119,7 @@ class Conditions:
         return tuple(found)
 
 
-def read(condition: str) -> list[list[str]]:
+def read(condition: str) -> list[tuple[str, ...]]:
     """The names of the columns that a condition mentions, whatever the table.
 
     Raises:
@@ -138,55 +128,14 @@ def read(condition: str) -> list[list[str]]:
     import duckdb
 
     with duckdb.connect() as connection:
-        return list(_references(_tree(condition, connection)))
+        return _references(condition, connection)
 
 
-def _tree(condition: str, connection: duckdb.DuckDBPyConnection) -> Any:
-    query = f"SELECT ({condition}\n) FROM batch"
-    [(text,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-    parsed = json.loads(text)
-    if parsed.get("error"):
-        raise CannotRun(f"it is no SQL expression: {parsed.get('error_message', '').splitlines()[0]}")
-    statements = parsed["statements"]
-    node = statements[0]["node"]
-    plain = (
-        len(statements) == 1
-        and node.get("type") == "SELECT_NODE"
-        and len(node["select_list"]) == 1
-        and not any(node.get(part) for part in ("where_clause", "having", "qualify", "sample"))
-        and not node.get("group_expressions")
-        and not node.get("modifiers")
-        and node["from_table"].get("table_name") == "batch"
-    )
-    if not plain:
-        raise CannotRun("it is more than one SQL expression")
-    return node["select_list"]
-
-
-def _references(tree: Any, own: frozenset[str] = frozenset()) -> Iterator[list[str]]:
-    """The names of all columns in a parsed expression.
-
-    Args:
-        own: the parameters of lambdas around it.
-
-    Raises:
-        CannotRun: it holds what is more than an expression over one row.
-    """
-    if isinstance(tree, dict):
-        kind = tree.get("class")
-        if kind in _FORBIDDEN:
-            raise CannotRun(f"it holds {_FORBIDDEN[kind]}; a condition is about one row")
-        if kind == "FUNCTION" and str(tree.get("function_name")).casefold() in _ROWS:
-            raise CannotRun(f"{tree['function_name']} makes rows; a condition is about one row")
-        if kind == "COLUMN_REF" and tree["column_names"][0].casefold() not in own:
-            yield tree["column_names"]
-        if kind == "LAMBDA" and tree["syntax_type"] == "LAMBDA_KEYWORD":  # the others are JSON's ->
-            own |= {name.casefold() for [name] in _references(tree["lhs"])}
-        for child in tree.values():
-            yield from _references(child, own)
-    elif isinstance(tree, list):
-        for child in tree:
-            yield from _references(child, own)
+def _references(condition: str, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, ...]]:
+    try:
+        return [r.path for r in references(parsed(condition, connection))]
+    except NotAnExpression as error:
+        raise CannotRun(str(error)) from None
 
 
 def _null_for_nan(name: str, dtype: pl.DataType) -> pl.Expr:

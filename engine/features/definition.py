@@ -15,11 +15,12 @@ from typing import Literal
 
 from engine.types import Duration
 
-Kind = Literal["key", "moment", "number", "text", "list", "labels"]
+Kind = Literal["key", "moment", "number", "text", "list", "labels", "any"]
 Function = Literal[
     "count", "count_distinct", "sum", "mean", "min", "max", "std", "var", "first", "last", "last_n", "quantile", "mode"
 ]
-DType = Literal["Int64", "Float64"]
+DType = str  # of Polars: Int64, Float64, String, Boolean, Binary, DATETIME, or a List of one of these
+DATETIME = "Datetime(time_unit='us', time_zone='UTC')"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Column:
     Attributes:
         kind: how it is read. ``key``: text; ``moment``: UTC microseconds; ``number``: a double, NaN is null;
             ``text``; ``list``: texts, also from comma-separated text, stripped, empty ones dropped, null is empty;
-            ``labels``: a lower-case ``list``.
+            ``labels``: a lower-case ``list``; ``any``: as it stands, for users' SQL (a float NaN is null, a timestamp
+            UTC microseconds), its name matched as SQL does.
         presence: what its absence means. ``required``: an error; ``expected``: nulls, and a warning;
             ``optional``: nulls.
         known_at: the column that says since when the value is what it is; None: since the row is there, or always.
@@ -47,6 +49,7 @@ class Role:
 
     Attributes:
         key: the column that names its rows or links them to the entity; rows with a null key take part in nothing.
+        parts: of a compound key, the columns that `key` is made of; then `key` is a name for all of them.
         timestamp: the column that makes its rows events; null for tables of things.
         unique: whether two rows with one key are an error.
         optional: whether the view can do without the table.
@@ -58,6 +61,12 @@ class Role:
     timestamp: str | None = None
     unique: bool = False
     optional: bool = False
+    parts: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The key's own columns."""
+        return self.parts or (self.key,)
 
 
 @dataclass(frozen=True)
@@ -134,11 +143,15 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Feature:
-    """A published column: SQL over the entity's columns, the aggregates and ``as_of()``."""
+    """A published column: SQL over the entity's columns, the aggregates and ``as_of()``.
+
+    Attributes:
+        dtype: None: as the data have it; `engine.features.inputs` finds out.
+    """
 
     name: str
     sql: str
-    dtype: DType
+    dtype: DType | None
     description: str
 
 
@@ -148,6 +161,8 @@ class FeatureView:
 
     Attributes:
         entity: the role with one row per entity; a row whose ``created_at`` is after the as-of does not exist yet.
+        known_by: where no table says which entities there are: rows whose keys are the entities, each from its first
+            row on; then `entity` is not among the roles.
         settings: the constants that went into the definitions, by name.
     """
 
@@ -159,6 +174,12 @@ class FeatureView:
     features: tuple[Feature, ...]
     settings: Mapping[str, str | int | float]
     created_at: str = "created_at"
+    known_by: Rows | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns that the entity's key is published as."""
+        return self.entity.keys
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -170,9 +191,7 @@ class FeatureView:
         features = tuple(f for f in self.features if f.name in wanted)
         aggregates = tuple(a for a in self.aggregates if any(mentions(f.sql, a.name) for f in features))
         rows = tuple(r for r in self.rows if any(a.rows == r.name for a in aggregates))
-        return FeatureView(
-            self.name, self.entity, self.roles, rows, aggregates, features, self.settings, self.created_at
-        )
+        return replace(self, rows=rows, aggregates=aggregates, features=features)
 
     def fingerprint(self, feature: str) -> str:
         """A short hash of all that one feature's raw values rest on: its SQL, its rows, its aggregates."""
@@ -181,7 +200,7 @@ class FeatureView:
             replace(r, lookup=(replace(r.lookup[0].select(r.lookup[1]), settings={}), r.lookup[1])) if r.lookup else r
             for r in alone.rows
         ]
-        parts = (alone.features, alone.aggregates, rows, alone.entity, alone.roles, alone.created_at)
+        parts = (alone.features, alone.aggregates, rows, alone.entity, alone.roles, alone.created_at, alone.known_by)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def over(self, rows: Rows) -> tuple[Aggregate, ...]:
@@ -193,7 +212,8 @@ class FeatureView:
 
     def used(self, role: Role) -> tuple[Column, ...]:
         """The columns of ``role`` that the features rest on, besides its key and timestamp."""
-        mine = [r for r in self.rows if r.role == role.name]
+        related = (*self.rows, self.known_by) if self.known_by else self.rows
+        mine = [r for r in related if r.role == role.name]
         texts = [a.value or "" for a in self.aggregates] + [a.where or "" for a in self.aggregates]
         texts += [a.timestamp or "" for a in self.aggregates]
         texts += [text for r in mine for text in (r.where or "", r.unnest or "", *r.columns.values())]
@@ -226,5 +246,5 @@ class Settings:
 
 
 def mentions(sql: str, name: str) -> bool:
-    """Whether ``name`` stands in ``sql`` as a word."""
-    return re.search(rf"(?<![\w\"]){re.escape(name)}(?![\w\"])", sql) is not None
+    """Whether ``name`` stands in ``sql`` as a word, in quotes or not, whatever its case."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", sql, re.IGNORECASE) is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from engine.errors import DataError, UsageError, did_you_mean
+from engine.errors import ConfigError, DataError, UsageError, did_you_mean
 from engine.features.compute import compute
-from engine.features.definition import Settings
-from engine.features.fit import Missing, apply, feature_columns, learn
+from engine.features.declared import declared
+from engine.features.definition import FeatureView, Settings
+from engine.features.fit import NOT_FEATURES, Missing, apply, feature_columns, learn
 from engine.features.inputs import Inputs
 from engine.features.sets import view_of
 from engine.frames import like, to_lazy
+from engine.spec import ViewSpec, view_spec
 from engine.types import Duration, parse_moment
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class FeatureExtractionConfig:
     """How features are extracted.
 
     Attributes:
-        feature_definitions: further definitions; none can be given yet.
+        feature_definitions: declared views by name: as under ``features`` of a pipeline file, or as `ViewSpec`.
         aggregation_window: a duration such as ``7d``.
         min_data_points: a user with fewer activities gets null for what rests on the history.
         handle_missing: ``impute``, ``zero``, ``drop`` or ``keep``; see `FeatureExtractor.handle_missing_values`.
@@ -50,6 +52,7 @@ class FeatureExtractionConfig:
 
     Raises:
         UsageError: a value is not among those allowed.
+        ConfigError: a definition is wrong.
     """
 
     feature_definitions: Mapping[str, Any] = field(default_factory=dict)
@@ -71,13 +74,8 @@ class FeatureExtractionConfig:
                     fix=f"give {name} a value of this type",
                 )
         Duration(self.aggregation_window)
-        if self.feature_definitions:
-            raise UsageError(
-                "feature_definitions cannot hold definitions yet",
-                code="features.definitions",
-                allowed="{}",
-                fix="leave it out; the four built-in sets are always there",
-            )
+        for name, definition in self.feature_definitions.items():
+            view_spec(name, definition)
         if self.handle_missing not in _MISSING:
             raise UsageError(
                 f"handle_missing: {self.handle_missing!r} is not an allowed value",
@@ -144,15 +142,53 @@ class FeatureExtractor:
             tables["activities"] = activities
         return self._extract("team", tables, as_of)
 
-    def handle_missing_values(self, features: Any) -> Any:
+    def extract(
+        self,
+        view: str | ViewSpec | Mapping[str, Any],
+        frames: Mapping[str, Any],
+        as_of: str | date | datetime | None = None,
+    ) -> Any:
+        """The features of a declared view, of the kind of the first frame.
+
+        Args:
+            view: a name among the config's ``feature_definitions``, or a declaration as ``features`` of a pipeline has.
+            frames: by the names of the sources that the declaration mentions.
+
+        Raises:
+            ConfigError: the declaration is wrong.
+            UsageError: no definition has this name, or a frame is missing.
+        """
+        spec, name = (view, "view") if not isinstance(view, str) else (self._definition(view), view)
+        found = declared(name, view_spec(name, spec), {source: {} for source in frames})
+        if found.view is None:
+            raise ConfigError([replace(p, path=("features", name, *p.path)) for p in found.problems])
+        return self._compute(found.view, {role: frames[source] for role, source in found.sources.items()}, as_of)
+
+    def _keys(self, more: Collection[str]) -> frozenset[str]:
+        """The columns that are no features."""
+        own = [view_spec(name, d).entity or {} for name, d in self.config.feature_definitions.items()]
+        return NOT_FEATURES.union(more, *own)
+
+    def _definition(self, name: str) -> Any:
+        known = self.config.feature_definitions
+        if name not in known:
+            raise UsageError(
+                f"there is no definition {name!r}",
+                code="features.definitions",
+                allowed=", ".join(known) or "none is given: FeatureExtractionConfig(feature_definitions={…})",
+                fix=did_you_mean(name, known, "use one of the names above, or give the declaration itself"),
+            )
+        return known[name]
+
+    def handle_missing_values(self, features: Any, *, keys: Collection[str] = ()) -> Any:
         """``features`` with nulls (and NaN) handled as the config says, fitted on this frame.
 
         impute: the median of a numeric column, the mode of a text (ties: the smallest); an all-null column stays
         null. zero: 0, an empty text, false. drop: rows with any null feature leave. keep: nulls stay. Keys and
-        timestamps are never touched.
+        timestamps are never touched: those of the sets, of the config's definitions, and ``keys``.
         """
         frame = to_lazy(features)
-        columns = feature_columns(frame.collect_schema())
+        columns = feature_columns(frame.collect_schema(), self._keys(keys))
         fit = learn(frame, columns, handle_missing=self.config.handle_missing, normalize=False)
         filled, applied = apply(frame, fit, columns)
         if applied.dropped:
@@ -161,33 +197,35 @@ class FeatureExtractor:
             log.warning("all values are null, nothing to impute from: %s", ", ".join(applied.all_null))
         return like(filled.collect(engine="in-memory"), features)
 
-    def normalize_features(self, features: Any) -> Any:
+    def normalize_features(self, features: Any, *, keys: Collection[str] = ()) -> Any:
         """``features`` with every numeric feature scaled to [0, 1] by this frame's smallest and largest value.
 
-        A constant column becomes 0.0, ±inf and NaN become null, nulls stay. With ``normalize=False`` in the config
-        the values stay as they are.
+        A constant column becomes 0.0, ±inf and NaN become null, nulls stay; keys as for `handle_missing_values`. With
+        ``normalize=False`` in the config the values stay as they are.
         """
         if not self.config.normalize:
             return features
         frame = to_lazy(features)
-        columns = feature_columns(frame.collect_schema())
+        columns = feature_columns(frame.collect_schema(), self._keys(keys))
         fit = learn(frame, columns, handle_missing="keep", normalize=True)
         scaled, _ = apply(frame, fit, columns)
         return like(scaled.collect(engine="in-memory"), features)
 
     def _extract(self, name: str, tables: Mapping[str, Any], as_of: str | date | datetime | None) -> Any:
-        moment = parse_moment(as_of if as_of is not None else "now")
         absent = frozenset({"activities"} - set(tables))
-        view = view_of(name, self.config.settings, absent)
+        return self._compute(view_of(name, self.config.settings, absent), tables, as_of)
+
+    def _compute(self, view: FeatureView, tables: Mapping[str, Any], as_of: str | date | datetime | None) -> Any:
+        moment = parse_moment(as_of if as_of is not None else "now")
         with tempfile.TemporaryDirectory(prefix="maestro-") as folder:
             given = {role: _table(table, Path(folder) / f"{role}.parquet") for role, table in tables.items()}
             with Inputs(view, given, spill=Path(folder) / "spill") as inputs:
-                table = compute(inputs, view, moment)
+                table = compute(inputs, inputs.view, moment)
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
-        original = next(iter(tables.values()))
-        key = view.entity.key
-        return like(_with_source_key(frame, key, original), original)
+        known_by = view.role(view.known_by.role) if view.known_by else view.entity
+        frame = _with_source_keys(frame, dict(zip(view.keys, known_by.keys, strict=True)), tables[known_by.name])
+        return like(frame, next(iter(tables.values())))
 
 
 def _table(data: Any, path: Path) -> Any:
@@ -212,7 +250,9 @@ def _table(data: Any, path: Path) -> Any:
         ) from None
 
 
-def _with_source_key(frame: pl.DataFrame, key: str, original: Any) -> pl.DataFrame:
-    """The key column with the very type it came in (Arrow has more types than DuckDB)."""
-    dtype = to_lazy(original).collect_schema()[key]
-    return frame if frame.schema[key] == dtype else frame.with_columns(pl.col(key).cast(dtype))
+def _with_source_keys(frame: pl.DataFrame, keys: Mapping[str, str], original: Any) -> pl.DataFrame:
+    """The key columns with the very types they came in (Arrow has more types than DuckDB)."""
+    schema = to_lazy(original).collect_schema()
+    return frame.with_columns(
+        pl.col(name).cast(schema[own]) for name, own in keys.items() if frame.schema[name] != schema[own]
+    )

@@ -10,7 +10,7 @@ import logging
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,12 @@ import pyarrow.parquet as pq
 
 from engine.duck import connect, identifier, literal
 from engine.errors import DataError, MaestroError, SinkError, is_interrupt, nearest
-from engine.features.definition import Column, FeatureView, Role
+from engine.features.definition import Column, FeatureView, Role, mentions
+from engine.features.dtypes import FLOATS, INTEGERS, resolved
 from engine.features.query import MACROS, WHITESPACE
 from engine.types import DEFAULT_MEMORY_LIMIT, ISO_MOMENT
 
 log = logging.getLogger(__name__)
-
-_NUMBERS = (
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "UHUGEINT",
-)
-_FLOATS = ("FLOAT", "DOUBLE")
 
 
 @dataclass(frozen=True)
@@ -54,6 +41,7 @@ class Inputs:
     """A DuckDB session that holds the normalised roles of one view.
 
     Attributes:
+        view: as given; a declared one as these tables have it: with the dtype of every feature.
         counts: per role, what took part.
         absent: per role, the optional columns that its table lacks.
     """
@@ -88,6 +76,10 @@ class Inputs:
         try:
             for role in view.roles:
                 self._load(role, tables[role.name], spill)
+            if any(f.dtype is None for f in view.features) or any(
+                c.kind == "any" for role in view.roles for c in role.columns
+            ):
+                self.view = resolved(view, self.connection)
         except duckdb.Error as error:
             self.connection.close()
             raise as_data_error(error, view.name) from error
@@ -104,8 +96,9 @@ class Inputs:
     def _load(self, role: Role, table: Any, spill: Path | None) -> None:
         raw = identifier(f"{role.name} as given")
         given = _names(table[0]) if isinstance(table, Sequence) else table.column_names
-        wanted = [c.name for c in role.columns if c.name in given]
-        self._check_columns(role, given, empty=not wanted and _is_empty(table))
+        own = {c.name: name for c in role.columns if (name := self._given(role, c, given)) is not None}
+        wanted = list(dict.fromkeys(own.values()))
+        self._check_columns(role, given, own, empty=not wanted and _is_empty(table))
         if isinstance(table, Sequence):
             files = _told_apart(table, given, wanted, spill)
             listed = ", ".join(literal(str(path)) for path in files)
@@ -113,13 +106,20 @@ class Inputs:
         else:
             self.connection.register(f"{role.name} as given", table.select(wanted))
         described = self.connection.execute(f"DESCRIBE {raw}").fetchall()
-        types = {row[0]: str(row[1]) for row in described if row[0] in wanted}
+        found = {row[0]: str(row[1]) for row in described}
+        types = {column: found[name] for column, name in own.items()}
         types |= self._nothing_but_nan(role, types, raw)
         self._check_types(role, types)
         self._check_values(role, types, raw)
-        columns = [f"{_normalised(c, types.get(c.name))} AS {identifier(c.name)}" for c in role.columns]
-        if role == self.view.entity:
-            columns.append(f"{identifier(role.key)} AS _source_key")
+        columns = [
+            f"{_normalised(replace(c, name=own.get(c.name, c.name)), types.get(c.name))} AS {identifier(c.name)}"
+            for c in role.columns
+        ]
+        if role.parts:
+            columns.append(f"{_compound(role, types)} AS {identifier(role.key)}")
+        known_by = self.view.known_by
+        if role == self.view.entity or (known_by and role.name == known_by.role):
+            columns.append(f"{self._source_key(role)} AS _source_key")
         self.define(role.name, f"SELECT {', '.join(columns)} FROM {raw}")
         self._count(role)
 
@@ -130,18 +130,56 @@ class Inputs:
         self._queries[name] = query
         return before
 
-    def _check_columns(self, role: Role, given: Sequence[str], *, empty: bool) -> None:
+    def _given(self, role: Role, column: Column, given: Sequence[str]) -> str | None:
+        """What the table calls a column: in users' SQL, case says nothing where it need not."""
+        if column.name in given or column.kind != "any":
+            return column.name if column.name in given else None
+        alike = [name for name in given if name.casefold() == column.name.casefold()]
+        if len(alike) > 1:
+            raise DataError(
+                f"SQL cannot tell the columns {' and '.join(map(repr, alike))} apart{self._read_by(role, column)}",
+                code="features.ambiguous_column",
+                where=self._where(role),
+                fix="name the column in quotes as it is written, or rename one with column_mapping",
+            )
+        return alike[0] if alike else None
+
+    def _read_by(self, role: Role, column: Column) -> str:
+        """Which feature reads a column, for messages."""
+        view = self.view
+        rows = {r.name for r in view.rows if r.role == role.name}
+        over = [
+            a for a in view.aggregates if a.rows in rows and mentions(f"{a.value} {a.where} {a.timestamp}", column.name)
+        ]
+        features = [f.name for f in view.features if any(mentions(f.sql, a.name) for a in over)]
+        if role == view.entity:
+            features += [f.name for f in view.features if mentions(f.sql, column.name)]
+        return (
+            f", which features.{view.name}.{features[0]} reads" if features else f", which features.{view.name} reads"
+        )
+
+    def _source_key(self, role: Role) -> str:
+        """The key as its table has it; a compound one as a struct, by the names it is published by."""
+        if not role.parts:
+            return identifier(role.key)
+        pairs = zip(self.view.keys, role.parts, strict=True)
+        return f"struct_pack({', '.join(f'{identifier(name)} := {identifier(part)}' for name, part in pairs)})"
+
+    def _check_columns(self, role: Role, given: Sequence[str], own: Mapping[str, str], *, empty: bool) -> None:
         """An empty table whose columns nobody knows lacks nothing."""
-        absent = [c for c in role.columns if c.name not in given]
+        absent = [c for c in role.columns if c.name not in own]
         for column in absent:
             if column.presence == "required" and not empty:
                 near = nearest(column.name, given)
+                by = self._read_by(role, column) if column.kind == "any" else ""
                 raise DataError(
-                    f"the table has no column {column.name!r}",
+                    f"the table has no column {column.name!r}{by}",
                     code="features.missing_column",
                     where=self._where(role),
                     allowed=f"columns there are: {', '.join(given)}",
-                    fix=f"rename the one that holds it with column_mapping: {{{near or 'NAME'}: {column.name}}}",
+                    fix=f"did you mean {near!r}?"
+                    if near and by
+                    else f"rename the one that holds it with column_mapping: {{{near or 'NAME'}: {column.name}}}",
                 )
             if column.presence == "expected" and not empty and column in self.view.used(role):
                 log.warning("%s has no column %r; it is read as null", self._where(role), column.name)
@@ -150,7 +188,7 @@ class Inputs:
     def _nothing_but_nan(self, role: Role, types: Mapping[str, str], raw: str) -> dict[str, str]:
         """Columns of floats where lists or moments belong, when all their values are NaN: they are all null."""
         floats = [
-            c.name for c in role.columns if types.get(c.name) in _FLOATS and c.kind in ("moment", "list", "labels")
+            c.name for c in role.columns if types.get(c.name) in FLOATS and c.kind in ("moment", "list", "labels")
         ]
         if not floats:
             return {}
@@ -195,11 +233,11 @@ class Inputs:
     def _count(self, role: Role) -> None:
         name, key = identifier(role.name), identifier(role.key)
         no_time = f"{identifier(role.timestamp)} IS NULL" if role.timestamp else "false"
-        row = self.connection.execute(
+        [row] = self.connection.execute(  # fetched to its end: an Arrow table can be registered then
             f"SELECT count(*), count(*) FILTER (WHERE {key} IS NULL), "
             f"count(*) FILTER (WHERE {key} IS NOT NULL AND {no_time}) FROM {name}"
-        ).fetchone()
-        self.counts[role.name] = Counts(*(row or (0, 0, 0)))
+        ).fetchall()
+        self.counts[role.name] = Counts(*row)
         if role.unique:
             twice = self.connection.execute(
                 f"SELECT {key}, count(*) FROM {name} WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 "
@@ -252,10 +290,13 @@ _KIND_TEXT = {
     "text": "a text",
     "list": "a list, or comma-separated text",
     "labels": "a list, or comma-separated text",
+    "any": "any value",
 }
 
 
 def _readable(column: Column, kind: str) -> bool:
+    if column.kind == "any":
+        return True
     if column.kind in ("list", "labels"):
         return _is_scalar(_element(kind) or kind)
     if _is_null(kind) or kind == "VARCHAR" or kind.startswith("ENUM"):
@@ -263,8 +304,8 @@ def _readable(column: Column, kind: str) -> bool:
     if column.kind == "moment":
         return kind.startswith(("TIMESTAMP", "DATE"))
     if column.kind == "number":
-        return kind in (*_NUMBERS, *_FLOATS, "BOOLEAN") or kind.startswith("DECIMAL")
-    return _element(kind) is None and not kind.startswith(("STRUCT", "MAP", "UNION"))
+        return kind in (*INTEGERS, *FLOATS, "BOOLEAN") or kind.startswith("DECIMAL")
+    return _element(kind) is None and not kind.startswith(("STRUCT", "MAP", "UNION", "INTERVAL"))
 
 
 def _element(kind: str) -> str | None:
@@ -275,7 +316,7 @@ def _element(kind: str) -> str | None:
 
 def _is_scalar(kind: str) -> bool:
     """Whether a value of the type can stand for a list of one text, or be an element of a list of texts."""
-    known = (*_NUMBERS, *_FLOATS, "VARCHAR", "UUID", "BOOLEAN")
+    known = (*INTEGERS, *FLOATS, "VARCHAR", "UUID", "BOOLEAN")
     return _is_null(kind) or kind in known or kind.startswith(("DECIMAL", "ENUM"))
 
 
@@ -286,6 +327,8 @@ def _is_null(kind: str) -> bool:
 def _normalised(column: Column, kind: str | None) -> str:
     """The SQL that reads a column as its kind; ``kind`` is the table's own type, None where it lacks the column."""
     name = identifier(column.name)
+    if column.kind == "any":
+        return _as_it_stands(name, kind)
     if kind is None or _is_null(kind):
         name, kind = "CAST(NULL AS VARCHAR)", "VARCHAR"
     if kind.startswith("ENUM"):
@@ -296,15 +339,31 @@ def _normalised(column: Column, kind: str | None) -> str:
         return _moment(name, kind)
     if column.kind == "number":
         value = f"CAST({name} AS DOUBLE)"
-        return f"nullif({value}, 'NaN'::DOUBLE)" if kind in _FLOATS else value
+        return f"nullif({value}, 'NaN'::DOUBLE)" if kind in FLOATS else value
     if column.kind in ("list", "labels"):
         return _list(name, kind, lower=column.kind == "labels")
-    if column.kind == "text" and kind in _FLOATS:
+    if column.kind == "text" and kind in FLOATS:
         return f"CASE WHEN NOT isnan({name}) THEN CAST({name} AS VARCHAR) END"
-    if column.kind == "key" and kind in _FLOATS:
+    if column.kind == "key" and kind in FLOATS:
         # 1.0 is the key 1: a null elsewhere in the column turns whole numbers into floats.
         return _float_key(name)
     return f"CAST({name} AS VARCHAR)"
+
+
+def _as_it_stands(name: str, kind: str | None) -> str:
+    if kind is None or _is_null(kind):
+        return "NULL"
+    if kind in FLOATS:
+        return f"nullif({name}, 'NaN'::{kind})"
+    if kind.startswith("ENUM"):
+        return f"CAST({name} AS VARCHAR)"
+    return _finite(_moment(name, kind)) if kind.startswith("TIMESTAMP") else name
+
+
+def _compound(role: Role, types: Mapping[str, str]) -> str:
+    """A compound key as one text, each part with its length before it; null where a part is."""
+    parts = [_normalised(Column(part, "key"), types.get(part)) for part in role.parts]
+    return " || ".join(f"length({part}) || ':' || {part}" for part in parts)
 
 
 def _parsed(column: Column, name: str) -> str:
@@ -353,11 +412,11 @@ def _list(name: str, kind: str, *, lower: bool) -> str:
         # Most texts need no cleaning; to look at each element costs four times as much.
         clean = f"NOT regexp_matches({name}, {literal(f'{WHITESPACE}|^,|,,|,$|^$')})"
     elif element_kind := _element(kind):
-        floats = element_kind in _FLOATS
+        floats = element_kind in FLOATS
         values = f"list_transform({name}, lambda v: {_float_key('v')})" if floats else f"CAST({name} AS VARCHAR[])"
         clean = "false"
     else:  # comma-separated text of one number per row, which a reader took for numbers
-        values = f"[{_float_key(name) if kind in _FLOATS else f'CAST({name} AS VARCHAR)'}]"
+        values = f"[{_float_key(name) if kind in FLOATS else f'CAST({name} AS VARCHAR)'}]"
         clean = "false"
     stripped = f"list_filter(list_transform({values}, lambda e: strip(e)), lambda e: e <> '')"
     elements = f"CASE WHEN {name} IS NULL THEN CAST([] AS VARCHAR[]) WHEN {clean} THEN {values} ELSE {stripped} END"

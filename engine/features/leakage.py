@@ -75,7 +75,7 @@ def find_leakage(view: FeatureView, name: str, inputs: Inputs, as_of: datetime, 
         after = _computed(view, inputs, as_of, folder)
     moved: dict[str, int] = {}
     for one, other in zip(before, after, strict=True):
-        for name, count in _differences(one, other, view.entity.key):
+        for name, count in _differences(one, other, view.keys):
             moved[name] = max(moved.get(name, 0), count)
     return Leakage(name, as_of, changed, before[0].height, moved)
 
@@ -167,12 +167,13 @@ def _other(column: Column, moment: str) -> str:
         "moment": f"{moment} - INTERVAL 1 SECOND",
         "number": f"coalesce({name}, 1) * -3 + 1017",
         "text": f"coalesce({name}, '') || '~'",
+        "any": "NULL",
     }.get(column.kind, f"list_append({name}, '~')" if column.kind in ("list", "labels") else name)
 
 
-def _differences(one: pl.DataFrame, other: pl.DataFrame, key: str) -> Iterator[tuple[str, int]]:
-    if one.height != other.height or not one[key].equals(other[key]):
-        yield key, abs(one.height - other.height) or 1
+def _differences(one: pl.DataFrame, other: pl.DataFrame, keys: Sequence[str]) -> Iterator[tuple[str, int]]:
+    if one.height != other.height or not one.select(keys).equals(other.select(keys)):
+        yield ", ".join(keys), abs(one.height - other.height) or 1
         return
     for name in one.columns:
         try:

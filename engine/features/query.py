@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from engine.duck import identifier
-from engine.features.definition import Aggregate, FeatureView, Role, Rows, mentions
+from engine.features.definition import DATETIME, Aggregate, Feature, FeatureView, Role, Rows, mentions
 from engine.types import EPOCH, FIRST_MOMENT, LAST_MOMENT, epoch_microseconds
 
 # Unicode white space, as str.strip knows it, in a form for regular expressions.
@@ -51,8 +51,15 @@ def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (
     """
     parts = _with(view, as_of, "", given)
     moment = f"{timestamp(as_of)} AT TIME ZONE 'UTC' AS event_timestamp"
-    columns = ",\n  ".join([f"_source_key AS {identifier(view.entity.key)}", moment, *_features(view)])
+    columns = ",\n  ".join([*key_columns(view), moment, *_features(view)])
     return f"{parts}\nSELECT {columns}\n{_joined(view, '')}\nORDER BY _source_key"
+
+
+def key_columns(view: FeatureView) -> list[str]:
+    """What gives the entity's key as its source has it, from ``_source_key``."""
+    if not view.entity.parts:
+        return [f"_source_key AS {identifier(view.entity.key)}"]
+    return [f"_source_key.{identifier(part)} AS {identifier(part)}" for part in view.entity.parts]
 
 
 def given_name(rows: Rows, alias: str = "") -> str:
@@ -84,15 +91,30 @@ def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]
 def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true") -> list[str]:
     """The entities that ``exists`` (SQL) holds for, and per list column the members of each."""
     key = identifier(view.entity.key)
-    entity = (
-        f"{alias}entity AS (\n  SELECT *, {key} AS _key FROM {identifier(view.entity.name)}\n"
-        f"  WHERE {key} IS NOT NULL AND {exists})"
-    )
+    relation = known_entities(view, view.known_by) if view.known_by else identifier(view.entity.name)
+    entity = f"{alias}entity AS (\n  SELECT *, {key} AS _key FROM {relation}\n  WHERE {key} IS NOT NULL AND {exists})"
     lists = sorted({r.via for r in view.rows if r.via})
     return [entity] + [
         f"{alias}{name}_bridge AS (\n  SELECT DISTINCT _key, unnest({identifier(name)}) AS _member FROM {alias}entity)"
         for name in lists
     ]
+
+
+def known_entities(view: FeatureView, rows: Rows) -> str:
+    """The keys of rows as a table of entities, each created with its first row."""
+    role = view.role(rows.role)
+    moment, condition = identifier(role.timestamp or ""), f" AND ({rows.where})" if rows.where else ""
+    key, entity = identifier(role.key), view.entity
+    columns = [f"{key} AS {identifier(entity.key)}"]
+    columns += [
+        f"any_value({identifier(own)}) AS {identifier(name)}"
+        for own, name in zip(role.parts, entity.parts, strict=True)
+    ]
+    columns += ["min(_source_key) AS _source_key", f"min({moment}) AS {identifier(view.created_at)}"]
+    return (
+        f"(\n    SELECT {', '.join(columns)} FROM {identifier(role.name)} AS r\n"
+        f"    WHERE {moment} IS NOT NULL{condition} GROUP BY {key})"
+    )
 
 
 def _rows_cte(view: FeatureView, rows: Rows, as_of: datetime, alias: str, given: Collection[str]) -> str:
@@ -135,7 +157,8 @@ def rows_query(view: FeatureView, rows: Rows, bounds: Sequence[str], alias: str 
             f"    SELECT x.*, {chosen}\n    FROM (\n{inner}) AS x\n"
             f"    LEFT JOIN (\n{looked_up}) AS f ON f._key = x.{key}"
         )
-    if any(mentions(a.where or "", "entity") or mentions(a.value or "", "entity") for a in aggregates):
+    foreign = all(c.name.casefold() != "entity" for c in role.columns)  # else it is the rows' own
+    if foreign and any(mentions(a.where or "", "entity") or mentions(a.value or "", "entity") for a in aggregates):
         inner = f"    SELECT x.*, entity FROM (\n{inner}) AS x JOIN {alias}entity AS entity USING (_key)"
     return inner
 
@@ -163,44 +186,59 @@ def _aggregate(aggregate: Aggregate, role: Role, as_of: datetime) -> str:
         conditions.append(f"{identifier(column)} <= {moment_literal(end)}")
     if aggregate.value and aggregate.function in _IN_ORDER:
         conditions.append(f"({aggregate.value}) IS NOT NULL")
-    call = _CALLS[aggregate.function].format(
-        value=aggregate.value or "*", moment=identifier(column or ""), n=aggregate.n, q=aggregate.q
+    return _CALLS[aggregate.function].format(
+        value=aggregate.value or "*",
+        moment=identifier(column or ""),
+        n=aggregate.n,
+        q=aggregate.q,
+        filter=f" FILTER (WHERE {' AND '.join(conditions)})" if conditions else "",
     )
-    if not conditions:
-        return call.replace("/**/", "")
-    return call.replace("/**/", f" FILTER (WHERE {' AND '.join(conditions)})")
 
 
 # DuckDB raises on infinite values; their deviation is undefined, which is null here.
 _FINITE = "CASE WHEN isfinite(CAST(({value}) AS DOUBLE)) THEN CAST(({value}) AS DOUBLE) END"
 _AT = "struct_pack(t := {moment}, v := {value})"
 _IN_ORDER = ("first", "last", "last_n")
-# Of each function; where the filter belongs stands a comment.
+# Of each function.
 _CALLS = {
-    "count": "count({value})/**/",
-    "count_distinct": "count(DISTINCT {value})/**/",
-    "sum": "sum({value})/**/",
-    "mean": "avg({value})/**/",
-    "min": "min({value})/**/",
-    "max": "max({value})/**/",
-    "std": f"stddev_samp({_FINITE})/**/",
-    "var": f"var_samp({_FINITE})/**/",
-    "first": f"(min({_AT})/**/).v",
-    "last": f"(max({_AT})/**/).v",
-    "last_n": f"list_transform(max({_AT}, {{n}})/**/, lambda s: s.v)",
-    "quantile": "quantile_cont(CAST({value} AS DOUBLE), {q})/**/",
-    "mode": "mode({value} ORDER BY {value})/**/",
+    "count": "count({value}){filter}",
+    "count_distinct": "count(DISTINCT {value}){filter}",
+    "sum": "sum({value}){filter}",
+    "mean": "avg({value}){filter}",
+    "min": "min({value}){filter}",
+    "max": "max({value}){filter}",
+    "std": f"stddev_samp({_FINITE}){{filter}}",
+    "var": f"var_samp({_FINITE}){{filter}}",
+    "first": f"(min({_AT}){{filter}}).v",
+    "last": f"(max({_AT}){{filter}}).v",
+    "last_n": f"list_transform(max({_AT}, {{n}}){{filter}}, lambda s: s.v)",
+    "quantile": "quantile_cont(CAST({value} AS DOUBLE), {q}){filter}",
+    "mode": "mode({value} ORDER BY {value}){filter}",
 }
 
 
 def _features(view: FeatureView) -> list[str]:
-    columns = []
-    for feature in view.features:
-        sql = f"CAST({feature.sql} AS {'BIGINT' if feature.dtype == 'Int64' else 'DOUBLE'})"
-        if feature.dtype == "Float64":
-            sql = f"nullif({sql}, 'NaN'::DOUBLE)"
-        columns.append(f"{sql} AS {identifier(feature.name)}")
-    return columns
+    return [f"{typed(feature)} AS {identifier(feature.name)}" for feature in view.features]
+
+
+def typed(feature: Feature) -> str:
+    """A feature's SQL as its dtype; as it comes where that is not known."""
+    if feature.dtype is None:
+        return f"({feature.sql})"
+    if feature.dtype.startswith("List("):
+        element = _TYPES[feature.dtype[5:-1]].format("v")
+        return f"list_transform({feature.sql}, lambda v: {element})"
+    return _TYPES[feature.dtype].format(feature.sql)
+
+
+_TYPES = {
+    "Int64": "CAST({} AS BIGINT)",
+    "Float64": "nullif(CAST({} AS DOUBLE), 'NaN'::DOUBLE)",
+    "String": "CAST({} AS VARCHAR)",
+    "Boolean": "CAST({} AS BOOLEAN)",
+    "Binary": "CAST({} AS BLOB)",
+    DATETIME: "CAST({} AS TIMESTAMP) AT TIME ZONE 'UTC'",
+}
 
 
 def _joined(view: FeatureView, alias: str) -> str:

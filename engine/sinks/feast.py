@@ -65,7 +65,8 @@ class OfflineView:
             Datetime in microseconds UTC, or a list of these. Values may be null.
         path: absolute folder ``<output>/<view>`` with ``event_date=…/*.parquet`` below it, each row with
             ``event_timestamp`` and ``created_timestamp`` in microseconds UTC, (key, event_timestamp) unique.
-        description: for people.
+        description, owner: for people.
+        tags: the user's own.
     """
 
     name: str
@@ -75,6 +76,8 @@ class OfflineView:
     features: tuple[tuple[str, str], ...]
     path: Path
     description: str = ""
+    owner: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -336,10 +339,17 @@ def _view(view: OfflineView, folder: Path, key_type: str) -> str:
             "    ],",
             "    online=True,",
             f"    source={view.name}_source,",
-            "    tags=TAGS,",
+            f"    tags={_tags(view)},",
+            *([f"    owner={_literal(view.owner)},"] if view.owner else []),
             ")",
         ]
     )
+
+
+def _tags(view: OfflineView) -> str:
+    if not view.tags:
+        return "TAGS"
+    return f"{{{', '.join(f'{_literal(key)}: {_literal(value)}' for key, value in view.tags)}}} | TAGS"
 
 
 def _entities(views: Sequence[OfflineView]) -> dict[tuple[str, str], str]:

@@ -7,7 +7,8 @@ that span several keys are the ``problems`` of their class; rules that need the 
 
 from pydantic import SecretStr
 
-from engine.spec.features import SETS, FeastSpec, ViewSpec
+from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
+from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
 from engine.spec.scalars import NAMED_TYPES
@@ -34,11 +35,14 @@ __all__ = [
     "NAMED_TYPES",
     "SETS",
     "SUFFIXES",
+    "AggregateSpec",
     "AnySource",
     "ApiSpec",
+    "AttributeSpec",
     "Csv",
     "DatabaseSpec",
     "Deduplicate",
+    "EntitiesSpec",
     "FeastSpec",
     "FileKeys",
     "FileSpec",
@@ -58,4 +62,5 @@ __all__ = [
     "file_format",
     "location_of",
     "secrets_of",
+    "view_spec",
 ]

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -277,8 +278,52 @@ def test_the_store_example_runs_as_it_stands(world: Path, ceph_server: Ceph, mon
     store.rm([*store.find("lake/features"), *store.find("lake/landing")])
 
 
+def test_the_declared_view_runs_as_it_stands(tmp_path: Path) -> None:
+    day = datetime(2025, 10, 3, 9, tzinfo=UTC)
+    (tmp_path / "data").mkdir()
+    orders = {
+        "customer": [1, 1, 2, 1],
+        "ordered_at": [day, day - timedelta(40), day, day + timedelta(9)],
+        "amount": [10.0, 30.0, 5.0, 1000.0],
+        "quantity": [1, 2, 1, 1],
+        "status": ["paid", "returned", "draft", "paid"],
+        "sku": ["a", "b", "c", "d"],
+        "method": ["card", "cash", "card", "card"],
+    }
+    pl.DataFrame(orders).write_parquet(tmp_path / "data" / "orders.parquet")
+    customers = {"customer_id": [1, 2], "country": ["DE", "FR"], "created_at": [day - timedelta(50), day]}
+    pl.DataFrame(customers).write_parquet(tmp_path / "data" / "customers.parquet")
+    contracts = {"customer_id": [1, 1], "since": [day - timedelta(1), day + timedelta(1)], "tier": ["gold", "lead"]}
+    pl.DataFrame(contracts).write_parquet(tmp_path / "data" / "contracts.parquet")
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: shop\n{next(b for b in blocks('yaml') if 'aggregates:' in b)}")
+    run_pipeline(load_pipeline(path), as_of="2025-10-04")
+    frame = pl.read_parquet(tmp_path / "features" / "spending" / "**/*.parquet", hive_partitioning=False)
+    one, two = frame.drop("event_timestamp", "created_timestamp").to_dicts()
+    assert one == {
+        "customer_id": 1,
+        "orders": 2,
+        "spent_30d": 10.0,
+        "spent_before": 30.0,
+        "best_day": 10.0,
+        "median": 20.0,
+        "last_skus": ["a", "b"],
+        "returned": 0.0,
+        "price": 40 / 3,
+        "silence": 15 * 3600.0,
+        "pace": 0.25,
+        "paid_by_card": 1,
+        "paid_by_cash": 1,
+        "tier": "gold",
+        "growth": 1 / 3,
+        "is_new": False,
+        "card_share": 0.5,
+    }
+    assert (two["orders"], two["spent_30d"], two["tier"], two["growth"], two["is_new"]) == (0, None, "none", 0.0, True)
+
+
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (8, 5)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (9, 5)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -30,7 +30,7 @@ import polars as pl
 import pyarrow as pa
 
 from engine.duck import identifier
-from engine.features.definition import Aggregate, FeatureView, Rows
+from engine.features.definition import Aggregate, FeatureView, Rows, mentions
 from engine.features.history import buckets
 from engine.features.history.channels import to_series
 from engine.features.history.results import Results
@@ -38,7 +38,7 @@ from engine.features.history.rows import Carried, Events, carriable, value_kinds
 from engine.features.history.spans import Span
 from engine.features.history.walk import Result, Walk
 from engine.features.inputs import Inputs, as_data_error
-from engine.features.query import as_of_macro, entity_ctes, given_name, lookup_alias, view_query
+from engine.features.query import as_of_macro, entity_ctes, given_name, known_entities, lookup_alias, view_query
 from engine.features.ways import adds_up, is_over_events
 from engine.types import epoch_microseconds
 
@@ -66,7 +66,7 @@ class History:
         self._carried: list[Carried] = []
         self._name = view.name
         folder.mkdir(parents=True, exist_ok=True)
-        self._view = self._split(view, "")
+        self._view = self._split(self._with_entities(view), "")
 
     def __iter__(self) -> Iterator[tuple[datetime, pa.Table]]:
         """Each as-of and its rows, as `engine.features.compute.compute` gives them."""
@@ -74,6 +74,15 @@ class History:
             yield from self._tables()
         except duckdb.Error as error:
             raise as_data_error(error, self._name) from error
+
+    def _with_entities(self, view: FeatureView) -> FeatureView:
+        """The view with a table of its entities, where they are known by their events: these are read once for it."""
+        if view.known_by is None or mentions(view.known_by.where or "", "as_of"):
+            return view
+        found, execute = identifier(f"{view.entity.name} found"), self._inputs.connection.execute
+        execute(f"CREATE OR REPLACE TEMP TABLE {found} AS SELECT * FROM {known_entities(view, view.known_by)}")
+        execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view.entity.name)} AS SELECT * FROM {found}")
+        return replace(view, known_by=None)
 
     def _split(self, view: FeatureView, alias: str) -> FeatureView:
         """The view with its carried aggregates in sets of rows of their own, which are noted down."""
@@ -116,7 +125,9 @@ class History:
         views = [self._view, *(r.lookup[0] for r in self._view.rows if r.lookup)]
         carried = {c.rows.name for c in self._carried}
         for view in views:
-            asked |= {view.entity.name} | {r.role for r in view.rows if r.name not in carried}
+            asked |= {view.known_by.role if view.known_by else view.entity.name} | {
+                r.role for r in view.rows if r.name not in carried
+            }
         execute = self._inputs.connection.execute
         for name in sorted(asked):
             kept = identifier(f"{name} kept")
@@ -236,7 +247,7 @@ class _Carrier:
         if aggregate.function != "last_n":
             return to_series(aggregate.name, values, None if there is None else there > 0, dtype, texts)
         assert there is not None  # noqa: S101 - says how many there are
-        values = values.reshape(len(there), -1)
+        values = values.reshape(len(there), aggregate.n or 1)
         held = np.arange(values.shape[1]) < there[:, None]
         flat = to_series("", values[held], None, dtype, texts)
         number = pl.Series("id", np.repeat(np.arange(len(there)), there))

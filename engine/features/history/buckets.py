@@ -72,7 +72,7 @@ def _distinct(ids: Array, moments: Array, values: Array, starts: Array, ends: Ar
     size = (len(ends) + 1) * entities
     changes = np.bincount(first[counts] * entities + ids[counts], minlength=size)
     changes -= np.bincount(last[counts] * entities + ids[counts], minlength=size)
-    return np.cumsum(changes.reshape(-1, entities)[:-1], axis=0)
+    return np.cumsum(changes.reshape(len(ends) + 1, entities)[:-1], axis=0)
 
 
 def _last(
@@ -97,4 +97,4 @@ def _entered(ids: Array, moments: Array, until: Array, entities: int) -> Array:
     """By as-of and entity, how many rows lie at or before a moment."""
     first = np.searchsorted(until, moments, side="left")
     size = (len(until) + 1) * entities
-    return np.cumsum(np.bincount(first * entities + ids, minlength=size).reshape(-1, entities)[:-1], axis=0)
+    return np.cumsum(np.bincount(first * entities + ids, minlength=size).reshape(len(until) + 1, entities)[:-1], axis=0)
