@@ -39,7 +39,7 @@ def timestamp(moment: datetime) -> str:
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
-def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = ()) -> str:
+def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (), beside: Collection[str] = ()) -> str:
     """The rows of ``view`` as of ``as_of``.
 
     Columns: the entity's key as its source has it, ``event_timestamp``, the features; ordered by key. Roles are
@@ -48,11 +48,15 @@ def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (
     Args:
         given: names of relations that hold the aggregates of a set of rows (``_key``, then each by its name), which
             are then not computed; see `given_name`.
+        beside: such relations without ``_key``, whose rows are in the order of the entities', which is that of their
+            keys; they are laid beside them, which costs less than a join.
     """
-    parts = _with(view, as_of, "", given)
+    parts = _with(view, as_of, "", given, beside)
     moment = f"{timestamp(as_of)} AT TIME ZONE 'UTC' AS event_timestamp"
     columns = ",\n  ".join([*key_columns(view), moment, *_features(view)])
-    return f"{parts}\nSELECT {columns}\n{_joined(view, '')}\nORDER BY _source_key"
+    joined = [rows for rows in view.rows if given_name(rows) not in beside]
+    order = "\nORDER BY _source_key" if joined or not beside else ""
+    return f"{parts}\nSELECT {columns}\n{_joined(view, '', joined)}{order}"
 
 
 def key_columns(view: FeatureView) -> list[str]:
@@ -74,24 +78,27 @@ def lookup_alias(rows: Rows) -> str:
 
 def _lookup_query(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]) -> str:
     columns = ",\n  ".join(["_key", *_features(view)])
-    return f"{_with(view, as_of, alias, given)}\nSELECT {columns}\n{_joined(view, alias)}"
+    return f"{_with(view, as_of, alias, given)}\nSELECT {columns}\n{_joined(view, alias, view.rows)}"
 
 
-def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]) -> str:
+def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str], beside: Collection[str] = ()) -> str:
     exists = f"({identifier(view.created_at)} IS NULL OR {identifier(view.created_at)} <= as_of())"
-    ctes = entity_ctes(view, alias, exists)
+    ctes = entity_ctes(view, alias, exists, beside)
     for rows in view.rows:
-        if (relation := given_name(rows, alias)) in given:
+        if (relation := given_name(rows, alias)) in beside:
+            continue
+        if relation in given:
             ctes.append(f"{alias}agg_{rows.name} AS (\n  SELECT * FROM {identifier(relation)})")
         else:
             ctes.append(_rows_cte(view, rows, as_of, alias, given))
     return "WITH " + ",\n".join(ctes)
 
 
-def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true") -> list[str]:
+def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true", beside: Collection[str] = ()) -> list[str]:
     """The entities that ``exists`` (SQL) holds for, and per list column the members of each."""
     key = identifier(view.entity.key)
     relation = known_entities(view, view.known_by) if view.known_by else identifier(view.entity.name)
+    relation = " POSITIONAL JOIN ".join([relation, *map(identifier, beside)])
     entity = f"{alias}entity AS (\n  SELECT *, {key} AS _key FROM {relation}\n  WHERE {key} IS NOT NULL AND {exists})"
     lists = sorted({r.via for r in view.rows if r.via})
     return [entity] + [
@@ -241,12 +248,12 @@ _TYPES = {
 }
 
 
-def _joined(view: FeatureView, alias: str) -> str:
+def _joined(view: FeatureView, alias: str, related: Sequence[Rows]) -> str:
     """The entities with their aggregates; where an entity has no rows, its counts are 0."""
     counts = [a.name for a in view.aggregates if a.function.startswith("count")]
     replaced = ", ".join(f"coalesce({identifier(n)}, 0) AS {identifier(n)}" for n in counts)
     star = f"* REPLACE ({replaced})" if replaced else "*"
-    joins = "".join(f"\n  LEFT JOIN {alias}agg_{rows.name} USING (_key)" for rows in view.rows)
+    joins = "".join(f"\n  LEFT JOIN {alias}agg_{rows.name} USING (_key)" for rows in related)
     return f"FROM (SELECT {star}\n  FROM {alias}entity{joins})"
 
 

@@ -111,12 +111,13 @@ class History:
         with ExitStack() as stack:
             self._keep_tables(stack)
             carriers = [stack.enter_context(_Carrier(self, c, i)) for i, c in enumerate(self._carried)]
-            given = [carrier.relation for carrier in carriers]
+            given = [c.relation for c in carriers if not c.is_beside]
+            beside = [c.relation for c in carriers if c.is_beside]
             for i, as_of in enumerate(self._as_ofs):
                 for carrier in carriers:
                     connection.register(carrier.relation, carrier.at(i))
                 connection.execute(as_of_macro(as_of))
-                query = view_query(self._view, as_of, given=given)
+                query = view_query(self._view, as_of, given=given, beside=beside)
                 yield as_of, cast("pa.Table", connection.sql(query).to_arrow_table())
 
     def _keep_tables(self, stack: ExitStack) -> None:
@@ -130,8 +131,10 @@ class History:
             }
         execute = self._inputs.connection.execute
         for name in sorted(asked):
-            kept = identifier(f"{name} kept")
-            execute(f"CREATE OR REPLACE TEMP TABLE {kept} AS SELECT * FROM {identifier(name)}")
+            kept, query = identifier(f"{name} kept"), f"SELECT * FROM {identifier(name)}"
+            if name == self._view.entity.name and not self._view.known_by:
+                query += f" WHERE {identifier(self._view.entity.key)} IS NOT NULL ORDER BY _source_key"
+            execute(f"CREATE OR REPLACE TEMP TABLE {kept} AS {query}")
             stack.callback(execute, f"DROP TABLE {kept}")
             before = self._inputs.define(name, f"SELECT * FROM {kept}")
             if before is not None:
@@ -144,6 +147,7 @@ class _Carrier:
     def __init__(self, history: History, carried: Carried, number: int) -> None:
         self._history, self._carried = history, carried
         self.relation = given_name(carried.rows, carried.alias)
+        self.is_beside = not carried.alias and not carried.view.known_by
         self._keys = self._numbered(carried)
         self._stack = ExitStack()
         folder = history._folder
@@ -176,14 +180,16 @@ class _Carrier:
         self._stack.close()
 
     def _numbered(self, carried: Carried) -> pa.ChunkedArray:
-        """Gives the entities numbers, in the order of their keys; the keys in that order."""
+        """Gives the entities numbers; the keys in the order of these."""
         connection = self._history._inputs.connection
-        entities = ",\n".join(entity_ctes(carried.view, carried.alias))
-        table = identifier(carried.keys)
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS WITH {entities} "
-            f"SELECT _key, (row_number() OVER (ORDER BY _key) - 1)::INTEGER AS _id FROM {carried.alias}entity"
-        )
+        table, entity = identifier(carried.keys), carried.view.entity
+        if self.is_beside:
+            numbered = f"SELECT {identifier(entity.key)} AS _key, rowid::INTEGER AS _id FROM "
+            numbered += identifier(f"{entity.name} kept")
+        else:
+            numbered = f"WITH {', '.join(entity_ctes(carried.view, carried.alias))} SELECT _key, "
+            numbered += f"(row_number() OVER (ORDER BY _key) - 1)::INTEGER AS _id FROM {carried.alias}entity"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {numbered}")
         return connection.sql(f"SELECT _key FROM {table} ORDER BY _id").to_arrow_table()["_key"]
 
     def _divided(self, entities: int) -> tuple[int, list[tuple[int, int]]]:
@@ -227,7 +233,7 @@ class _Carrier:
     def at(self, number: int) -> pa.Table:
         """The relation at the as-of of this number: ``_key``, and each aggregate."""
         walked = self._walk.at(self._history._moments[number]) if self._walk else {}
-        columns = {"_key": self._keys}
+        columns: dict[str, Any] = {} if self.is_beside else {"_key": self._keys}
         for aggregate in self._carried.aggregates:
             result = walked[aggregate.name] if aggregate.name in walked else self._results.get(aggregate.name, number)
             columns[aggregate.name] = self._series(aggregate, result).to_arrow()
