@@ -64,6 +64,7 @@ class Inputs:
             DataError: a needed column is absent, a value cannot be read as its kind, or a key stands twice.
         """
         self.view = view
+        self.memory_limit = memory_limit
         self.connection = connect(memory_limit, spill)
         self.counts: dict[str, Counts] = {}
         self.absent: dict[str, tuple[str, ...]] = {}

@@ -42,6 +42,7 @@ from engine.features.query import as_of_macro, entity_ctes, given_name, known_en
 from engine.features.ways import adds_up, is_over_events
 from engine.types import epoch_microseconds
 
+_LEAST = 64  # MiB that DuckDB has
 _STATE_BYTES = 16  # of one entity in one state, about
 _ROW_BYTES = 120  # of one row while its stripe is at work, about
 
@@ -109,6 +110,8 @@ class History:
         connection = self._inputs.connection
         connection.execute(as_of_macro(self._as_ofs[-1]))
         with ExitStack() as stack:
+            stack.callback(connection.execute, f"SET memory_limit = '{self._inputs.memory_limit}'")
+            connection.execute(f"SET memory_limit = '{max(self._budget // 2**20, _LEAST)}MiB'")
             self._keep_tables(stack)
             carriers = [stack.enter_context(_Carrier(self, c, i)) for i, c in enumerate(self._carried)]
             given = [c.relation for c in carriers if not c.is_beside]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from engine.duck import identifier
 from engine.features.definition import Aggregate, FeatureView, Rows
 from engine.features.history.channels import Texts, can_carry, channels_of
 from engine.features.history.spans import Intervals, Span
-from engine.features.history.spill import Spill
+from engine.features.history.spill import Spill, together
 from engine.features.inputs import Inputs
 from engine.features.query import entity_ctes, moment_literal, rows_query
 
@@ -134,6 +134,21 @@ class Events:
         """The rows of a stripe in the intervals from ``first`` on and before ``last``."""
         base = stripe * len(self.intervals)
         return Records(self, self.spill.read(base + first, base + last))
+
+    def parts(self, stripes: tuple[int, int], interval: int) -> Iterator[Records]:
+        """The rows of stripes, from the first on and before the last, in one interval, some at a time."""
+        held: list[Mapping[str, Array]] = []
+        rows = 0
+        for stripe in range(*stripes):
+            cell = stripe * len(self.intervals) + interval
+            for columns in self.spill.parts(cell, cell + 1, BATCH):
+                held.append(columns)
+                rows += len(columns["id"])
+                if rows >= BATCH:
+                    yield Records(self, together(held))
+                    held, rows = [], 0
+        if rows:
+            yield Records(self, together(held))
 
     def flag(self, sql: str, *, where: bool) -> int:
         """The number of the flag of a channel or of a condition."""

@@ -24,28 +24,37 @@ class Sliding:
     def __init__(self, kind: Kind, span: Span, as_ofs: Sequence[int]) -> None:
         self._kind, self._span = kind, span
         self._starts = sorted({start for t in as_ofs if (start := span.bounds(t)[0]) is not None})
+        self._start, self._end = span.bounds(as_ofs[0])
         self._coming: deque[tuple[int, State]] = deque()
         self._back: list[tuple[int, State]] = []  # oldest first
         self._back_whole: State | None = None
         self._front: list[tuple[int, State]] = []  # oldest last; each with all that is newer in here
 
+    def move(self, as_of: int) -> None:
+        """To the next as-of; what is pushed from now on may belong to it."""
+        self._start, self._end = self._span.bounds(as_of)
+        while self._coming and self._coming[0][0] <= self._end:
+            self._enter(*self._coming.popleft())
+
     def push(self, end: int, state: State) -> None:
         """Takes the state of an elementary interval; they come in the order of time."""
-        self._coming.append((end, state))
+        if end <= self._end:
+            self._enter(end, state)
+        else:
+            self._coming.append((end, state))
 
-    def at(self, as_of: int) -> State | None:
-        """The state of the rows within the span; None: there are none. As-ofs come in order."""
-        start, end = self._span.bounds(as_of)
-        while self._coming and self._coming[0][0] <= end:
-            self._enter(*self._coming.popleft())
-        if start is not None:
-            self._leave(start)
+    def value(self) -> State | None:
+        """The state of the rows within the span; None: there are none."""
+        if self._start is not None:
+            self._leave(self._start)
         front = self._front[-1][1] if self._front else None
         if front is None or self._back_whole is None:
             return self._back_whole if front is None else front
         return self._kind.merge(front, self._back_whole)
 
     def _enter(self, end: int, state: State) -> None:
+        if self._start is not None and end <= self._start:
+            return  # no later window reaches so far back
         merge = self._kind.merge
         self._back_whole = state if self._back_whole is None else merge(self._back_whole, state)
         if self._span.window is None:

@@ -7,7 +7,7 @@ column by column. A cell is then a slice of each run.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,20 +88,28 @@ class Spill:
         self._runs.append((places, starts))
         self._held, self._held_rows = [], 0
 
-    def read(self, first: int, last: int) -> dict[str, Array]:
-        """The rows of the cells from ``first`` on and before ``last``: in one cell in the order they were added."""
-        parts: dict[str, list[Array]] = {name: [] for name in self._dtypes}
+    def parts(self, first: int, last: int, most: int) -> Iterator[dict[str, Array]]:
+        """The rows of the cells from ``first`` on and before ``last``, at most so many at once."""
         for places, starts in self._runs:
-            begin, count = int(starts[first]), int(starts[last] - starts[first])
-            if count:
+            begin, end = int(starts[first]), int(starts[last])
+            for at in range(begin, end, most):
+                count = min(most, end - at)
+                found = {}
                 for name, dtype in self._dtypes.items():
                     size = dtype.itemsize
-                    data = os.pread(self._file.fileno(), count * size, places[name] + begin * size)
-                    parts[name].append(np.frombuffer(data, dtype))
-        return {
-            name: found[0] if len(found) == 1 else np.concatenate(found) if found else np.empty(0, self._dtypes[name])
-            for name, found in parts.items()
-        }
+                    data = os.pread(self._file.fileno(), count * size, places[name] + at * size)
+                    found[name] = np.frombuffer(data, dtype)
+                yield found
+
+    def read(self, first: int, last: int) -> Mapping[str, Array]:
+        """As `parts`, all at once."""
+        parts = list(self.parts(first, last, max(self.rows, 1)))
+        return together(parts) if parts else {name: np.empty(0, dtype) for name, dtype in self._dtypes.items()}
+
+
+def together(parts: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    """Rows one after the other; there are some."""
+    return parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
 def write_all(file: int, values: Array, place: int, path: Path) -> None:

@@ -51,6 +51,8 @@ class Walk:
 
     def at(self, as_of: int) -> dict[str, Result]:
         """By name, the values of the aggregates at an as-of; as-ofs come in order."""
+        for sliding in self._sliding.values():
+            sliding.move(as_of)
         ends = self._events.intervals.ends
         until = int(np.searchsorted(ends, as_of, side="right"))
         for interval in range(self._done, until):
@@ -62,7 +64,7 @@ class Walk:
             subject = _subject(aggregate)
             key = (aggregate.function, subject)
             if key not in found:
-                found[key] = self._result(aggregate, self._sliding[subject].at(as_of))
+                found[key] = self._result(aggregate, self._sliding[subject].value())
             values[aggregate.name] = found[key]
         return values
 
@@ -73,20 +75,15 @@ class Walk:
         return (nothing, None) if aggregate.function == "count" else (nothing, np.zeros(len(self.ids), bool))
 
     def _take(self, interval: int, end: int) -> None:
-        records = self._read(interval)
-        if not len(records):
-            return
-        states = {state: self._state_of(records, aggregate) for state, aggregate in self._states.items()}
+        states: dict[Any, State] = {}
+        for records in self._events.parts((self._first, self._last), interval):
+            for subject, aggregate in self._states.items():
+                if (state := self._state_of(records, aggregate)) is not None:
+                    known = states.get(subject)
+                    states[subject] = state if known is None else subject[0].merge(known, state)
         for subject, sliding in self._sliding.items():
-            if (state := states[subject[:3]]) is not None:
+            if (state := states.get(subject[:3])) is not None:
                 sliding.push(end, state)
-
-    def _read(self, interval: int) -> Records:
-        found = [self._events.read(stripe, interval, interval + 1) for stripe in range(self._first, self._last)]
-        if len(found) == 1:
-            return found[0]
-        columns = {name: np.concatenate([r.columns[name] for r in found]) for name in found[0].columns}
-        return Records(self._events, columns)
 
     def _state_of(self, records: Records, aggregate: Aggregate) -> State | None:
         chosen, columns = records.chosen(aggregate), records.columns

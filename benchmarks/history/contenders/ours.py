@@ -1,0 +1,57 @@
+"""Ours, through the library: ``ours.py FOLDER SET COUNT OUT [each]``; each: a query per as-of, as for single runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from world import as_ofs
+
+from engine.features.compute import compute_to_parquet
+from engine.features.definition import Aggregate, Feature, Settings
+from engine.features.history import History
+from engine.features.inputs import Inputs
+from engine.features.sets import view_of
+from engine.types import Duration
+
+folder, kind, count, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+view = view_of("user", Settings())
+if kind == "mixed":
+    from dataclasses import replace
+
+    window = Duration("30d")
+    wanted = {
+        "types_30d": ("count_distinct", "task_type", None),
+        "p90_30d": ("quantile", "completion_time", 0.9),
+        "mode_30d": ("mode", "task_type", None),
+        "n_30d": ("count", None, None),
+        "sum_30d": ("sum", "completion_time", None),
+        "max_30d": ("max", "completion_time", None),
+    }
+    view = replace(
+        view,
+        aggregates=tuple(
+            Aggregate(name, function, "activities", value, window=window, q=q)
+            for name, (function, value, q) in wanted.items()
+        ),
+        features=tuple(
+            Feature(name, "length(mode_30d)" if name == "mode_30d" else name, "Float64", "") for name in wanted
+        ),
+    )
+begun = time.monotonic()
+tables = {"users": [folder / "users.parquet"], "activities": [folder / "activities.parquet"]}
+moments = as_ofs(count)
+with Inputs(view, tables, memory_limit="512MiB", spill=out / "spill") as inputs:
+    if len(sys.argv) > 5:
+        for i, moment in enumerate(moments):
+            compute_to_parquet(inputs, view, moment, out / f"{i}.parquet")
+    else:
+        history = History(inputs, view, moments, folder=out / "history", budget=256 * 2**20)
+        for i, (_, table) in enumerate(history):
+            frame = pl.DataFrame(table).lazy()
+            frame.sink_parquet(out / f"{i}.parquet", compression="zstd", maintain_order=True)
+print("inside", time.monotonic() - begun)
