@@ -18,7 +18,7 @@ from engine.checks import Suite
 from engine.errors import ConfigError, Problem, UsageError, did_you_mean, nearest
 from engine.features.definition import FeatureView, Role, Settings
 from engine.features.sets import roles_of, view_of
-from engine.features.ways import ways
+from engine.features.ways import MANY, spilled, ways
 from engine.objects import Objects
 from engine.sinks.paths import part_path
 from engine.spec import SETS, AnySource, FeastSpec, IncrementalSpec, Pipeline, SecretStr, ViewSpec, location_of
@@ -86,6 +86,7 @@ class ViewPlan:
         as_of: the moments to publish, earliest first.
         again: those among them that nobody asked for: they were published under another definition, and a view's
             files must agree.
+        landed: role: rows of what landed last of its source, as far as that is known.
     """
 
     name: str
@@ -94,6 +95,12 @@ class ViewPlan:
     spec: ViewSpec
     as_of: tuple[datetime, ...] = ()
     again: tuple[datetime, ...] = ()
+    landed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def spilled(self) -> int:
+        """About how many bytes of events will lie on disk meanwhile; 0 where no rows are known, or as-ofs are few."""
+        return spilled(self.view, self.landed) if len(self.as_of) >= MANY else 0
 
     @property
     def set(self) -> str | None:
@@ -133,6 +140,8 @@ class ViewPlan:
             "as_of": [iso(t) for t in self.as_of],
             "again": [iso(t) for t in self.again],
             "aggregates": ways(self.view, self.as_of),
+            "rows_landed": dict(self.landed),
+            "spilled_bytes": self.spilled,
             "files": list(self.files),
             "features": [{"name": f.name, "dtype": f.dtype, "description": f.description} for f in self.view.features],
         }
@@ -348,7 +357,9 @@ def _with_moments(
                 if file["definition"] != view.definition or file["state"] == "publishing"
             }
             again = tuple(sorted(outdated - set(moments)))
-            planned.append(replace(view, as_of=tuple(sorted({*moments, *again})), again=again))
+            tables = {role: book.table(pipeline, source) for role, source in view.sources.items()}
+            landed = {role: sum(file.rows for file in table.files) for role, table in tables.items() if table}
+            planned.append(replace(view, as_of=tuple(sorted({*moments, *again})), again=again, landed=landed))
     return tuple(planned)
 
 

@@ -87,6 +87,10 @@ def _files(plan: Plan) -> Iterator[str]:
             yield from (
                 f"{view.name}, {_WAYS[way]}: {', '.join(names)}" for way, names in ways(view.view, view.as_of).items()
             )
+        if view.spilled:
+            rows = ", ".join(f"{count:,} of {role}" for role, count in view.landed.items())
+            size = f"{view.spilled / 2**20:,.0f} MiB of events on disk meanwhile"
+            yield f"{view.name}, one scan of each table, as they landed last ({rows}): about {size}"
         if len(view.files) > _FILES_SHOWN:
             again = f"; {len(view.again):,} of them again, for another definition" if view.again else ""
             yield f"{len(view.files):,} files, from {plan.output}/{view.files[0]} to {view.files[-1]}{again}"

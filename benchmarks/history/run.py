@@ -38,7 +38,7 @@ days, among them an exact distinct count, a quantile and a mode. `duckdb` and `p
 as-of, as their documentation recommends (FILTER aggregates; columns first, then plain sums, streaming); `ours each` is
 our query for single runs, which checks types and counts null keys first. Answers are compared (1e-9) before anything is
 timed. Each run is a fresh process; wall, CPU and memory are of the whole process, imports included. Contenders that
-need a scan per as-of compute the last {sampled} as-ofs, and their time is multiplied by the number of as-ofs / {sampled}.
+need a scan per as-of compute the last {sampled} as-ofs; their time is multiplied by the number of as-ofs / {sampled}.
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from engine.features.definition import Aggregate, FeatureView, Rows, mentions
@@ -42,3 +42,23 @@ def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
             for way, names in ways(rows.lookup[0], as_ofs).items():
                 found[way] += names
     return {way: names for way, names in found.items() if names}
+
+
+def spilled(view: FeatureView, rows: Mapping[str, int]) -> int:
+    """About how many bytes of events lie on disk while many as-ofs are computed.
+
+    Args:
+        rows: role: how many it has.
+    """
+    found = 0
+    for related in view.rows:
+        carried = [a for a in view.over(related) if is_over_events(view, related, a)]
+        if carried:
+            values = {a.value for a in carried if a.value is not None}
+            read = {a.value for a in carried if a.value is not None and a.function != "count"}
+            flags = len(values) + len({a.where for a in carried if a.where is not None})
+            width = 4 + 8 + 8 * len(read) + -(-flags // 8)  # entity, moment, values, flags
+            found += width * rows.get(related.role, 0)
+        if related.lookup:
+            found += spilled(related.lookup[0], rows)
+    return found
