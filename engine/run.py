@@ -347,8 +347,9 @@ class _Run:
             OfflineView(
                 name=v.name,
                 entity=v.entity,
-                key=v.view.entity.key,
-                key_dtype=self.extraction.dtypes[v.name][v.view.entity.key],
+                key=v.view.keys[0],
+                key_dtype=self.extraction.dtypes[v.name][v.view.keys[0]],
+                more_keys=tuple((key, self.extraction.dtypes[v.name][key]) for key in v.view.keys[1:]),
                 features=tuple((f, self.extraction.dtypes[v.name][f]) for f in v.view.feature_names),
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=v.spec.description
