@@ -28,7 +28,7 @@ from engine.sinks.parquet import Part, Staging
 from engine.spec import Pipeline, secrets_of
 from engine.stages import Progress, Silent
 from engine.steps import reached
-from engine.types import compact, parse_moment, redact
+from engine.types import Duration, compact, parse_moment, redact
 from engine.upkeep import collect
 
 if TYPE_CHECKING:
@@ -354,6 +354,7 @@ class _Run:
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=v.spec.description
                 or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",
+                ttl=Duration(v.spec.ttl).microseconds // 1_000_000 if v.spec.ttl else 0,
                 owner=v.spec.owner or "",
                 tags=tuple(v.spec.tags.items()),
             )

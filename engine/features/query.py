@@ -54,7 +54,7 @@ def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (
     parts = _with(view, as_of, "", given, beside)
     moment = f"{timestamp(as_of)} AT TIME ZONE 'UTC' AS event_timestamp"
     columns = ",\n  ".join([*key_columns(view), moment, *_features(view)])
-    whole = _both(view, "", given) if not beside else None
+    whole = _both(view, "", given, beside)
     joined = [rows for rows in view.rows if given_name(rows) not in beside and rows != whole]
     order = "\nORDER BY _source_key" if joined or not beside else ""
     return f"{parts}\nSELECT {columns}\n{_joined(view, '', joined)}{order}"
@@ -84,7 +84,7 @@ def _lookup_query(view: FeatureView, as_of: datetime, alias: str, given: Collect
 
 def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str], beside: Collection[str] = ()) -> str:
     exists = f"({identifier(view.created_at)} IS NULL OR {identifier(view.created_at)} <= as_of())"
-    whole = _both(view, alias, given) if not beside else None
+    whole = _both(view, alias, given, beside)
     ctes = [_entities_cte(view, whole, as_of, alias)] if whole else entity_ctes(view, alias, exists, beside)
     for rows in view.rows:
         if rows == whole or (relation := given_name(rows, alias)) in beside:
@@ -96,9 +96,9 @@ def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str]
     return "WITH " + ",\n".join(ctes)
 
 
-def _both(view: FeatureView, alias: str, given: Collection[str]) -> Rows | None:
+def _both(view: FeatureView, alias: str, given: Collection[str], beside: Collection[str]) -> Rows | None:
     """The rows that entities are known by, where they are aggregated too: one look at them gives both."""
-    name = view.known_by.name if view.known_by else None
+    name = view.known_by.name if view.known_by and not beside else None
     return next((r for r in view.rows if r.name == name and given_name(r, alias) not in given), None)
 
 

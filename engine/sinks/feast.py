@@ -70,6 +70,7 @@ class OfflineView:
             ``event_timestamp`` and ``created_timestamp`` in microseconds UTC, (key, event_timestamp) unique.
         description, owner: for people.
         tags: the user's own.
+        ttl: seconds that a row holds; 0: until a newer one.
     """
 
     name: str
@@ -81,6 +82,7 @@ class OfflineView:
     description: str = ""
     owner: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    ttl: int = 0
     more_keys: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -362,7 +364,7 @@ def _view(view: OfflineView, folder: Path, variables: Mapping[str, str]) -> str:
             f"    name={_literal(view.name)},",
             *([f"    description={_literal(view.description)},"] if view.description else []),
             f"    entities=[{', '.join(variables[entity] for entity, *_ in view.entities)}],",
-            "    ttl=timedelta(0),  # a row holds until a newer one",
+            f"    ttl=timedelta(seconds={view.ttl}),{'' if view.ttl else '  # a row holds until a newer one'}",
             "    schema=[",
             *(f"        Field(name={_literal(name)}, dtype={dtype})," for name, dtype in fields),
             "    ],",

@@ -184,6 +184,7 @@ def test_feast_reads_them(world: Path) -> None:
     store = FeatureStore(str(world / "repo"))
     view = store.get_feature_view("activity")
     assert (view.description, view.owner, view.tags["domain"]) == ("What a user did", "growth@example.com", "shop")
+    assert view.ttl == 30 * DAY
     names = [f"activity:{name}" for name in wanted[0] if name not in ("user_id", "kinds")]
     asked = frame.select("user_id", pl.lit(T + DAY).cast(UTC_US).alias("event_timestamp")).to_pandas()
     found = store.get_historical_features(entity_df=asked, features=names).to_df().sort_values("user_id")
