@@ -134,6 +134,8 @@ def test_plan_and_schema_know_them(world: Path, capsys: pytest.CaptureFixture[st
     assert "11 declared" in capsys.readouterr().out
     properties = json_schema()["$defs"]["ViewSpec"]["properties"]
     assert {"entity", "aggregates", "attributes", "derive"} <= set(properties)
+    for short in (*properties["aggregates"]["patternProperties"].values(), properties["entities"]):
+        assert {"type": "string"} in short["anyOf"]
 
 
 def test_a_changed_definition_is_published_again_with_the_earlier_as_ofs(world: Path) -> None:
@@ -144,6 +146,19 @@ def test_a_changed_definition_is_published_again_with_the_earlier_as_ofs(world: 
     run_pipeline(load_pipeline(world / "shop.yaml"), as_of=T)
     frame = pl.read_parquet(world / "features" / "activity" / "**/*.parquet", hive_partitioning=False)
     assert frame.sort("event_timestamp", "user_id").select("user_id", "n").rows() == [(1, 1), (2, 2)] * 4
+
+
+def test_a_definition_changes_with_what_it_rests_on_only(world: Path) -> None:
+    def definitions(text: str) -> dict[str, str]:
+        (world / "shop.yaml").write_text(text)
+        return compile_plan(load_pipeline(world / "shop.yaml"), T, history=False).views[0].definitions
+
+    before = definitions(YAML)
+    more = definitions(YAML.replace("      n: count\n", "      n: count\n      flags: sum(qty * length(kind))\n"))
+    assert {name: more[name] for name in before} == before
+    other = definitions(YAML.replace("timestamp: since", "timestamp: seats").replace("sum(amount)", "sum(qty)"))
+    assert {name for name in before if before[name] != other[name]} == {"tier", "amount_7d"}
+    assert all(before[name] != new for name, new in definitions(YAML.replace("qty > 0", "qty > 1")).items())
 
 
 def test_nothing_leaks(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
