@@ -177,11 +177,11 @@ def offline_view(plan: Plan, view_plan: ViewPlan, files: Sequence[File]) -> Offl
             where=str(path),
             fix="`maestro verify` names what is amiss; publish that as-of again",
         ) from None
-    key = view_plan.view.entity.key
-    features = tuple((name, dtype) for name, dtype in schema.items() if name not in (key, *_STAMPS))
-    view = OfflineView(
-        view_plan.name, view_plan.entity, key, schema.get(key, "absent"), features, _output(plan) / view_plan.name
-    )
+    names = view_plan.view.keys
+    features = tuple((name, dtype) for name, dtype in schema.items() if name not in (*names, *_STAMPS))
+    (key, dtype), *more = [(name, schema.get(name, "absent")) for name in names]
+    folder = _output(plan) / view_plan.name
+    view = OfflineView(view_plan.name, view_plan.entity, key, dtype, features, folder, more_keys=tuple(more))
     check_files(view)
     return view
 
@@ -201,7 +201,7 @@ def prove(repo: FeatureRepo, view: OfflineView, expected: Iterator[pl.DataFrame]
     wrong: dict[str, tuple[int, str]] = {}
     for batch in expected:
         for rows in batch.iter_slices(_AT_ONCE):
-            keys = rows[view.key].to_list()
+            keys = rows.select(view.key_names).to_dicts() if view.more_keys else rows[view.key].to_list()
             found, since = repo.online_since(view.name, keys)
             moments = rows["event_timestamp"].dt.epoch("s").to_list()
             count += len(keys)
@@ -209,7 +209,7 @@ def prove(repo: FeatureRepo, view: OfflineView, expected: Iterator[pl.DataFrame]
                 values = as_stored(rows[name]).to_list()
                 for key, want, have, moment, then in zip(keys, values, found[name], moments, since[name], strict=True):
                     if then <= moment and not _equal(want, have):  # what came later from elsewhere is not ours
-                        example = f"{view.key} {key!r}: online {have!r}, published {want!r}"
+                        example = f"{', '.join(view.key_names)} {key!r}: online {have!r}, published {want!r}"
                         times, first = wrong.get(name, (0, example))
                         wrong[name] = (times + 1, first)
     if wrong:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError, Problem, UsageError, did_you_mean
 from engine.ledger import Ledger
 from engine.plan import Plan, ViewPlan, compile_plan
-from engine.sinks.feast import FeatureRepo
+from engine.sinks.feast import FeatureRepo, Key, OfflineView
 from engine.spec import Pipeline
 from engine.stages import Progress, Silent
 
@@ -46,8 +48,11 @@ def materialize(
         return load_views(plan, ledger, repo, chosen, full=full, proof=proof, progress=progress or Silent())
 
 
-def get(pipeline: Pipeline, view: str, keys: Sequence[str | int]) -> list[dict[str, Any]]:
+def get(pipeline: Pipeline, view: str, keys: Sequence[Key]) -> list[dict[str, Any]]:
     """What the online store holds for each key, through Feast; None for what it does not know.
+
+    Args:
+        keys: of a compound key, mappings, or JSON texts of such.
 
     Raises:
         ConfigError, UsageError: the pipeline has no such view, or a key is not of its type.
@@ -63,9 +68,7 @@ def get(pipeline: Pipeline, view: str, keys: Sequence[str | int]) -> list[dict[s
     if not files:
         raise UsageError(f"nothing is published of {view}", code="online.unpublished", where=view, fix="run it first")
     published = offline_view(plan, view_plan, files)
-    if published.key_dtype != "String":
-        keys = [_number(key, published.key) for key in keys]
-    return repo.online(view, keys)
+    return repo.online(view, [_key(key, published) for key in keys])
 
 
 def _ledger(plan: Plan) -> Ledger:
@@ -79,10 +82,31 @@ def _ledger(plan: Plan) -> Ledger:
     return Ledger(plan.workdir, plan.ledger_url)
 
 
-def _number(key: str | int, name: str) -> int:
+def _key(key: Key, view: OfflineView) -> Key:
+    """A key with the types that the view's key columns have."""
+    if not view.more_keys and not isinstance(key, Mapping):
+        return _typed(key, view.key, view.key_dtype)
+    parts: Any = key
+    if isinstance(key, str):
+        with suppress(ValueError):
+            parts = json.loads(key)
+    if not isinstance(parts, Mapping) or set(parts) != set(view.key_names):
+        raise UsageError(
+            f"the key of {view.name} is {len(view.keys)} columns, {key!r} is no value for each",
+            code="online.key",
+            where=", ".join(view.key_names),
+            allowed=json.dumps(dict.fromkeys(view.key_names, "…"), ensure_ascii=False),
+            fix="write the values by name, as JSON",
+        )
+    return {name: _typed(parts[name], name, dtype) for name, dtype in view.keys}
+
+
+def _typed(key: str | int, name: str, dtype: str) -> str | int:
+    if dtype == "String":
+        return str(key)
     try:
         return int(key)
-    except ValueError:
+    except (TypeError, ValueError):
         raise UsageError(
             f"the key {name!r} is a number, {key!r} is none", code="online.key", where=name, fix="write the number"
         ) from None

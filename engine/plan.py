@@ -440,16 +440,6 @@ def _declared_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list
 
     found = declared(name, spec, {source: s.column_mapping for source, s in pipeline.sources.items()})
     problems += [replace(p, path=("features", name, *p.path)) for p in found.problems]
-    if pipeline.feast and spec.entity and len(spec.entity) > 1:
-        problems.append(
-            Problem(
-                "config.feast_key",
-                f"the key of {name} is {len(spec.entity)} columns, and views with such a key are not given to Feast",
-                ("features", name, "entity"),
-                allowed="one key column, where feast is declared",
-                fix="join the columns to one in the source's query, or publish the view from a pipeline without feast",
-            )
-        )
     return ViewPlan(name, found.view, found.sources, spec) if found.view else None
 
 

@@ -28,7 +28,7 @@ from engine.sinks.parquet import Part, Staging
 from engine.spec import Pipeline, secrets_of
 from engine.stages import Progress, Silent
 from engine.steps import reached
-from engine.types import compact, parse_moment, redact
+from engine.types import Duration, compact, parse_moment, redact
 from engine.upkeep import collect
 
 if TYPE_CHECKING:
@@ -347,12 +347,14 @@ class _Run:
             OfflineView(
                 name=v.name,
                 entity=v.entity,
-                key=v.view.entity.key,
-                key_dtype=self.extraction.dtypes[v.name][v.view.entity.key],
+                key=v.view.keys[0],
+                key_dtype=self.extraction.dtypes[v.name][v.view.keys[0]],
+                more_keys=tuple((key, self.extraction.dtypes[v.name][key]) for key in v.view.keys[1:]),
                 features=tuple((f, self.extraction.dtypes[v.name][f]) for f in v.view.feature_names),
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=v.spec.description
                 or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",
+                ttl=Duration(v.spec.ttl).microseconds // 1_000_000 if v.spec.ttl else 0,
                 owner=v.spec.owner or "",
                 tags=tuple(v.spec.tags.items()),
             )

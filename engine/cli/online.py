@@ -34,7 +34,13 @@ def add(commands: Any) -> None:
     get = command(actions, "get", _online_get, "show an entity's features as Feast serves them", json=True)
     pipeline_argument(get)
     get.add_argument("--view", metavar="VIEW", required=True, help="the feature view")
-    get.add_argument("--key", metavar="KEY", action="append", required=True, help="the entity's key; may be repeated")
+    get.add_argument(
+        "--key",
+        metavar="KEY",
+        action="append",
+        required=True,
+        help="the entity's key (a compound one as JSON); may be repeated",
+    )
 
 
 def _materialize(options: argparse.Namespace) -> int:

@@ -377,6 +377,12 @@ class _Compiler:
                 )
         if spec.entity is None:
             self._problem(Problem("config.missing_key", "the key 'entity' is missing", (), fix="add entity: …"))
+        published = [name.casefold() for name in spec.entity or ()]
+        for name in spec.entity or ():
+            if name.casefold() in RESERVED or published.count(name.casefold()) > 1:
+                message = f"a key cannot be published as {name!r}: another column has this name"
+                fix = "publish it under another name: {NAME: column}"
+                self._problem(Problem("config.name_taken", message, ("entity",), fix=fix))
         needs = "its aggregates run over events" if spec.aggregates else "nothing else says which entities there are"
         if spec.source is None and (spec.aggregates or not spec.entities):
             self._problem(

@@ -200,8 +200,20 @@ class FeatureView:
             replace(r, lookup=(replace(r.lookup[0].select(r.lookup[1]), settings={}), r.lookup[1])) if r.lookup else r
             for r in alone.rows
         ]
-        parts = (alone.features, alone.aggregates, rows, alone.entity, alone.roles, alone.created_at, alone.known_by)
+        roles = tuple(narrow for role in alone.roles if (narrow := alone._narrowed(role)))
+        entity = alone._narrowed(alone.entity)
+        parts = (alone.features, alone.aggregates, rows, entity, roles, alone.created_at, alone.known_by)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def _narrowed(self, role: Role) -> Role | None:
+        """A role without what users' SQL reads of it for other features; None, where it is read for these only."""
+        if all(c.kind != "any" for c in role.columns):
+            return role
+        read = {self.entity.name, *(r.role for r in self.rows)} | ({self.known_by.role} if self.known_by else set())
+        if role.name not in read:
+            return None
+        used = self.used(role)
+        return replace(role, columns=tuple(c for c in role.columns if c.kind != "any" or c in used))
 
     def over(self, rows: Rows) -> tuple[Aggregate, ...]:
         """The aggregates over a set of rows."""

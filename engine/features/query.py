@@ -54,7 +54,8 @@ def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (
     parts = _with(view, as_of, "", given, beside)
     moment = f"{timestamp(as_of)} AT TIME ZONE 'UTC' AS event_timestamp"
     columns = ",\n  ".join([*key_columns(view), moment, *_features(view)])
-    joined = [rows for rows in view.rows if given_name(rows) not in beside]
+    whole = _both(view, "", given, beside)
+    joined = [rows for rows in view.rows if given_name(rows) not in beside and rows != whole]
     order = "\nORDER BY _source_key" if joined or not beside else ""
     return f"{parts}\nSELECT {columns}\n{_joined(view, '', joined)}{order}"
 
@@ -83,15 +84,44 @@ def _lookup_query(view: FeatureView, as_of: datetime, alias: str, given: Collect
 
 def _with(view: FeatureView, as_of: datetime, alias: str, given: Collection[str], beside: Collection[str] = ()) -> str:
     exists = f"({identifier(view.created_at)} IS NULL OR {identifier(view.created_at)} <= as_of())"
-    ctes = entity_ctes(view, alias, exists, beside)
+    whole = _both(view, alias, given, beside)
+    ctes = [_entities_cte(view, whole, as_of, alias)] if whole else entity_ctes(view, alias, exists, beside)
     for rows in view.rows:
-        if (relation := given_name(rows, alias)) in beside:
+        if rows == whole or (relation := given_name(rows, alias)) in beside:
             continue
         if relation in given:
             ctes.append(f"{alias}agg_{rows.name} AS (\n  SELECT * FROM {identifier(relation)})")
         else:
             ctes.append(_rows_cte(view, rows, as_of, alias, given))
     return "WITH " + ",\n".join(ctes)
+
+
+def _both(view: FeatureView, alias: str, given: Collection[str], beside: Collection[str]) -> Rows | None:
+    """The rows that entities are known by, where they are aggregated too: one look at them gives both."""
+    name = view.known_by.name if view.known_by and not beside else None
+    return next((r for r in view.rows if r.name == name and given_name(r, alias) not in given), None)
+
+
+def _entities_cte(view: FeatureView, rows: Rows, as_of: datetime, alias: str) -> str:
+    """The entities that have rows, with the aggregates over them."""
+    role = view.role(rows.role)
+    bounds = [f"r.{identifier(role.timestamp or '')} <= as_of()"]
+    columns = [
+        f"_key, _key AS {identifier(view.entity.key)}",
+        *_entity_columns(view, role),
+        *_aggregates(view, rows, as_of),
+    ]
+    return (
+        f"{alias}entity AS (\n  SELECT {', '.join(columns)}\n  FROM (\n"
+        f"{rows_query(view, rows, bounds, alias)}\n  ) GROUP BY _key)"
+    )
+
+
+def _entity_columns(view: FeatureView, role: Role) -> list[str]:
+    """What a table of entities has of the rows that they are known by."""
+    pairs = zip(role.parts, view.entity.parts, strict=True)
+    parts = [f"any_value({identifier(own)}) AS {identifier(name)}" for own, name in pairs]
+    return [*parts, "min(_source_key) AS _source_key"]
 
 
 def entity_ctes(view: FeatureView, alias: str = "", exists: str = "true", beside: Collection[str] = ()) -> list[str]:
@@ -111,13 +141,9 @@ def known_entities(view: FeatureView, rows: Rows) -> str:
     """The keys of rows as a table of entities, each created with its first row."""
     role = view.role(rows.role)
     moment, condition = identifier(role.timestamp or ""), f" AND ({rows.where})" if rows.where else ""
-    key, entity = identifier(role.key), view.entity
-    columns = [f"{key} AS {identifier(entity.key)}"]
-    columns += [
-        f"any_value({identifier(own)}) AS {identifier(name)}"
-        for own, name in zip(role.parts, entity.parts, strict=True)
-    ]
-    columns += ["min(_source_key) AS _source_key", f"min({moment}) AS {identifier(view.created_at)}"]
+    key = identifier(role.key)
+    columns = [f"{key} AS {identifier(view.entity.key)}", *_entity_columns(view, role)]
+    columns.append(f"min({moment}) AS {identifier(view.created_at)}")
     return (
         f"(\n    SELECT {', '.join(columns)} FROM {identifier(role.name)} AS r\n"
         f"    WHERE {moment} IS NOT NULL{condition} GROUP BY {key})"
@@ -128,11 +154,16 @@ def _rows_cte(view: FeatureView, rows: Rows, as_of: datetime, alias: str, given:
     role, aggregates = view.role(rows.role), view.over(rows)
     bounds = _time_bounds(role.timestamp, aggregates, as_of) if role.timestamp else []
     looked_up = _lookup_query(rows.lookup[0], as_of, lookup_alias(rows), given) if rows.lookup else ""
-    columns = ",\n    ".join(f"{_aggregate(a, role, as_of)} AS {identifier(a.name)}" for a in aggregates)
+    columns = ",\n    ".join(_aggregates(view, rows, as_of))
     return (
         f"{alias}agg_{rows.name} AS (\n  SELECT _key,\n    {columns}\n  FROM (\n"
         f"{rows_query(view, rows, bounds, alias, looked_up)}\n  ) GROUP BY _key)"
     )
+
+
+def _aggregates(view: FeatureView, rows: Rows, as_of: datetime) -> list[str]:
+    role = view.role(rows.role)
+    return [f"{_aggregate(a, role, as_of)} AS {identifier(a.name)}" for a in view.over(rows)]
 
 
 def rows_query(view: FeatureView, rows: Rows, bounds: Sequence[str], alias: str = "", looked_up: str = "") -> str:
@@ -164,7 +195,9 @@ def rows_query(view: FeatureView, rows: Rows, bounds: Sequence[str], alias: str 
             f"    SELECT x.*, {chosen}\n    FROM (\n{inner}) AS x\n"
             f"    LEFT JOIN (\n{looked_up}) AS f ON f._key = x.{key}"
         )
-    foreign = all(c.name.casefold() != "entity" for c in role.columns)  # else it is the rows' own
+    foreign = view.known_by is None and all(
+        c.name.casefold() != "entity" for c in role.columns
+    )  # else it is the rows' own
     if foreign and any(mentions(a.where or "", "entity") or mentions(a.value or "", "entity") for a in aggregates):
         inner = f"    SELECT x.*, entity FROM (\n{inner}) AS x JOIN {alias}entity AS entity USING (_key)"
     return inner

@@ -35,13 +35,20 @@ def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
     for rows in view.rows:
         for aggregate in view.over(rows):
             if len(as_ofs) < MANY or not is_over_events(view, rows, aggregate):
-                found["per as-of"].append(aggregate.name)
+                found["per as-of"].append(_shown(view, aggregate))
             else:
-                found["running" if adds_up(aggregate) else "by entity"].append(aggregate.name)
+                found["running" if adds_up(aggregate) else "by entity"].append(_shown(view, aggregate))
         if rows.lookup:
             for way, names in ways(rows.lookup[0], as_ofs).items():
                 found[way] += names
-    return {way: names for way, names in found.items() if names}
+    return {way: list(dict.fromkeys(names)) for way, names in found.items() if names}
+
+
+def _shown(view: FeatureView, aggregate: Aggregate) -> str:
+    """An aggregate's name; where that is private, that of the feature it serves."""
+    if not aggregate.name.startswith("_"):
+        return aggregate.name
+    return next((f.name for f in view.features if mentions(f.sql, aggregate.name)), aggregate.name)
 
 
 def spilled(view: FeatureView, rows: Mapping[str, int]) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from engine.spec.scalars import Category, Column, DurationText, Key, Name, Spec, Text, unique
@@ -119,4 +119,12 @@ class EntitiesSpec(Spec):
     key: Annotated[Key | None, Field(description="default: the columns that the entity's key is published as")] = None
 
 
-AnyAggregate = Annotated[AggregateSpec, BeforeValidator(_expanded)]
+class OrText:
+    """Says in the JSON Schema that a text will do too."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        return {"anyOf": [*schema.get("anyOf", [schema]), {"type": "string"}]}
+
+
+AnyAggregate = Annotated[AggregateSpec, BeforeValidator(_expanded), OrText()]

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.errors import ConfigError
 from engine.problems import problems_of
-from engine.spec.aggregates import AnyAggregate, AttributeSpec, Default, EntitiesSpec
+from engine.spec.aggregates import AnyAggregate, AttributeSpec, Default, EntitiesSpec, OrText
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Name, Spec, Text
 
 SETS = ("user", "task", "project", "team")
@@ -92,6 +92,7 @@ class ViewSpec(Spec):
     entities: Annotated[
         EntitiesSpec | None,
         BeforeValidator(_source),
+        OrText(),
         Field(
             description="declared view: the source with one row per entity; "
             "default: an entity is there from its first event on"

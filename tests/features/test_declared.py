@@ -195,6 +195,8 @@ MISTAKES: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"source": None}, "v", ["'source' is missing"]),
     ({"timestamp": None}, "v", ["'timestamp' is missing"]),
     ({"entity": None}, "v", ["'entity' is missing"]),
+    ({"entity": ["user", "User"]}, "v.entity", ["cannot be published as 'user'"]),
+    ({"entity": "event_timestamp"}, "v.entity", ["cannot be published as 'event_timestamp'", "{NAME: column}"]),
     ({"where": "sum(qty) > 1"}, "v.where", ["sum is an aggregate"]),
     ({"where": "qty > (SELECT 1)"}, "v.where", ["a subquery"]),
     ({"where": "seen < now()"}, "v.where", ["now does not give the same", "as_of()"]),

@@ -36,13 +36,21 @@ class World:
     """A feature repo with one view, ``all``, in a folder."""
 
     def __init__(
-        self, folder: Path, types: dict[str, Any] = TYPES, *, key: Any = pl.String, store: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        types: dict[str, Any] = TYPES,
+        *,
+        key: Any = pl.String,
+        more_keys: dict[str, Any] | None = None,
+        store: dict[str, Any] | None = None,
     ) -> None:
+        more_keys = more_keys or {}
         self.folder = folder
         features = tuple((name, str(_dtype(dtype))) for name, dtype in types.items())
         path = folder / "features" / "all"
-        self.view = OfflineView("all", "user", "user_id", str(_dtype(key)), features, path)
-        self.schema = {"user_id": key, **types}
+        more = tuple((name, str(_dtype(dtype))) for name, dtype in more_keys.items())
+        self.view = OfflineView("all", "user", "user_id", str(_dtype(key)), features, path, more_keys=more)
+        self.schema = {"user_id": key, **more_keys, **types}
         self.repo = FeatureRepo(folder / "repo", "worlds")
         if store is not None:
             self.configure(store)

@@ -12,7 +12,6 @@ import pytest
 from engine import Pipeline, run_pipeline
 from engine.cli import main
 from engine.config import json_schema, load_pipeline
-from engine.errors import ConfigError
 from engine.plan import compile_plan
 from engine.sinks.feast import FeatureRepo
 from engine.spec import AggregateSpec, AttributeSpec, ViewSpec
@@ -135,6 +134,8 @@ def test_plan_and_schema_know_them(world: Path, capsys: pytest.CaptureFixture[st
     assert "11 declared" in capsys.readouterr().out
     properties = json_schema()["$defs"]["ViewSpec"]["properties"]
     assert {"entity", "aggregates", "attributes", "derive"} <= set(properties)
+    for short in (*properties["aggregates"]["patternProperties"].values(), properties["entities"]):
+        assert {"type": "string"} in short["anyOf"]
 
 
 def test_a_changed_definition_is_published_again_with_the_earlier_as_ofs(world: Path) -> None:
@@ -145,6 +146,19 @@ def test_a_changed_definition_is_published_again_with_the_earlier_as_ofs(world: 
     run_pipeline(load_pipeline(world / "shop.yaml"), as_of=T)
     frame = pl.read_parquet(world / "features" / "activity" / "**/*.parquet", hive_partitioning=False)
     assert frame.sort("event_timestamp", "user_id").select("user_id", "n").rows() == [(1, 1), (2, 2)] * 4
+
+
+def test_a_definition_changes_with_what_it_rests_on_only(world: Path) -> None:
+    def definitions(text: str) -> dict[str, str]:
+        (world / "shop.yaml").write_text(text)
+        return compile_plan(load_pipeline(world / "shop.yaml"), T, history=False).views[0].definitions
+
+    before = definitions(YAML)
+    more = definitions(YAML.replace("      n: count\n", "      n: count\n      flags: sum(qty * length(kind))\n"))
+    assert {name: more[name] for name in before} == before
+    other = definitions(YAML.replace("timestamp: since", "timestamp: seats").replace("sum(amount)", "sum(qty)"))
+    assert {name for name in before if before[name] != other[name]} == {"tier", "amount_7d"}
+    assert all(before[name] != new for name, new in definitions(YAML.replace("qty > 0", "qty > 1")).items())
 
 
 def test_nothing_leaks(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +199,7 @@ def test_feast_reads_them(world: Path) -> None:
     store = FeatureStore(str(world / "repo"))
     view = store.get_feature_view("activity")
     assert (view.description, view.owner, view.tags["domain"]) == ("What a user did", "growth@example.com", "shop")
+    assert view.ttl == 30 * DAY
     names = [f"activity:{name}" for name in wanted[0] if name not in ("user_id", "kinds")]
     asked = frame.select("user_id", pl.lit(T + DAY).cast(UTC_US).alias("event_timestamp")).to_pandas()
     found = store.get_historical_features(entity_df=asked, features=names).to_df().sort_values("user_id")
@@ -192,8 +207,32 @@ def test_feast_reads_them(world: Path) -> None:
         assert found[name].to_list() == frame[name].to_list()
 
 
-def test_a_compound_key_is_not_given_to_feast(world: Path) -> None:
-    text = YAML.replace("entity: {user_id: user}", "entity: [user, kind]").replace("key: user}", "key: [user, seats]}")
+def test_feast_reads_compound_keys(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = YAML.replace("entity: {user_id: user}", "entity: {user id: user, kind: kind}").replace(
+        "key: user}", "key: [user, tier]}"
+    )
     (world / "shop.yaml").write_text(text + "feast: {repo: ./repo, project: shop}\n")
-    with pytest.raises(ConfigError, match="the key of activity is 2 columns"):
-        compile_plan(load_pipeline(world / "shop.yaml"), T)
+    report = run_pipeline(load_pipeline(world / "shop.yaml"), as_of=T)
+    assert report.feast is not None
+    assert report.feast["materialized"][0]["proven"] == 3
+    frame = pl.read_parquet(world / "features" / "activity" / "**/*.parquet", hive_partitioning=False)
+    wanted = frame.drop("event_timestamp", "created_timestamp").to_dicts()
+    assert [(row["user id"], row["kind"], row["n"]) for row in wanted] == [(1, "a", 1), (1, "b", 1), (2, "a", 1)]
+    asked = [{"kind": row["kind"], "user id": row["user id"]} for row in wanted]
+    assert [dict(row) for row in FeatureRepo(world / "repo", "shop").online("activity", asked)] == wanted
+    command = ["online", "get", str(world / "shop.yaml"), "--view", "activity", "--json", "--key"]
+    capsys.readouterr()
+    assert main([*command, '{"user id": "2", "kind": "a"}']) == 0
+    assert json.loads(capsys.readouterr().out)[0]["n"] == 1
+    assert main([*command, "2"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["allowed"] == '{"user id": "…", "kind": "…"}'
+    assert main(["materialize", str(world / "shop.yaml"), "--full", "--proof", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["proven"] == 2
+    from feast import FeatureStore
+
+    store = FeatureStore(str(world / "repo"))
+    moments = frame.select("user id", "kind", pl.lit(T + DAY).cast(UTC_US).alias("event_timestamp")).to_pandas()
+    found = store.get_historical_features(entity_df=moments, features=["activity:n", "activity:label"]).to_df()
+    found = found.sort_values(["user id", "kind"])
+    assert found["n"].to_list() == frame["n"].to_list()
+    assert found["label"].to_list() == frame["label"].to_list()

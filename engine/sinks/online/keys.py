@@ -12,18 +12,27 @@ from engine.sinks.online.arrays import constant, fixed, join, lengths, to_binary
 _STRING, _INT64 = 2, 4  # Feast's ValueType
 
 
-def encode(column: pl.Series, version: int) -> Any:
-    """The stored bytes of each key, as an Arrow binary array; the column has the name of the join key.
+def encode(columns: pl.DataFrame, version: int) -> Any:
+    """The stored bytes of each key, as an Arrow binary array; the columns have the names of the join keys.
 
     Args:
         version: ``entity_key_serialization_version`` of the feature repo.
     """
-    name = column.name.encode()
-    prefix = struct.pack("<I", _STRING) + name
-    if version > 2:
-        prefix = struct.pack("<III", 1, _STRING, len(name)) + name
+    names = sorted(columns.columns)
+    prefix = struct.pack("<I", len(names)) if version > 2 else b""
+    for text in map(str.encode, names):
+        prefix += struct.pack("<I", _STRING) + (struct.pack("<I", len(text)) if version > 2 else b"") + text
+    parts: list[Any] = []
+    for name in names:
+        parts += _value(prefix, columns[name])
+        prefix = b""
+    return parts[0] if len(parts) == 1 else join(*parts)
+
+
+def _value(prefix: bytes, column: pl.Series) -> list[Any]:
+    """Arrays that, side by side, are ``prefix`` and a key's type, length and bytes."""
     if column.dtype != pl.String:
-        return fixed(prefix + struct.pack("<II", _INT64, 8), column.cast(pl.Int64).to_numpy().astype("<i8"))
+        return [fixed(prefix + struct.pack("<II", _INT64, 8), column.cast(pl.Int64).to_numpy().astype("<i8"))]
     data = to_binary(column)
     sizes = lengths(data).astype("<u4")
-    return join(constant(prefix + struct.pack("<I", _STRING), len(sizes)), fixed(b"", sizes), data)
+    return [constant(prefix + struct.pack("<I", _STRING), len(sizes)), fixed(b"", sizes), data]

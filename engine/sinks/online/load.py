@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.sinks.feast import OfflineView
-from engine.sinks.online.newest import newest
+from engine.sinks.online.newest import keys_of, newest
 from engine.sinks.online.store import Store
 from engine.steps import reached
 
@@ -26,7 +26,7 @@ def load(
 
     Args:
         after: the key to go on behind.
-        loaded: hears of each batch, once it is stored, its last key and its number of rows.
+        loaded: hears of each batch, once it is stored, its last key (a compound one as a list) and its number of rows.
 
     Raises:
         SinkError: a file cannot be read, or the store not written; all up to the last batch is stored.
@@ -35,6 +35,6 @@ def load(
     for rows in newest(view, paths, memory_limit=memory_limit, spill=spill, after=after):
         store.write(view, rows)
         count += rows.height
-        loaded(rows[view.key][-1], rows.height)
+        loaded(keys_of(view, rows[-1:])[0], rows.height)
         reached("rows.loaded")
     return count

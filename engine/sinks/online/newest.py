@@ -39,14 +39,15 @@ def newest(
     Raises:
         SinkError: a file cannot be read.
     """
-    key, names = identifier(view.key), [name for name, _ in view.features]
-    columns = ", ".join(identifier(name) for name in (view.key, *names, *_STAMPS))
+    names = [name for name, _ in view.features]
+    key = ", ".join(map(identifier, view.key_names))
+    columns = ", ".join(identifier(name) for name in (*view.key_names, *names, *_STAMPS))
     files = ", ".join(literal(str(path)) for path in paths)
     sql = f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"
     if after is not None:
-        sql += f" WHERE {key} > {_value(after)}"
+        sql += f" WHERE ({key}) > {_value(after)}"
     elif among is not None:
-        sql += f" WHERE {key} IN ({', '.join(map(_value, among)) or 'NULL'})"
+        sql += f" WHERE ({key}) IN ({', '.join(map(_value, among)) or 'NULL'})"
     if len(paths) > 1:
         latest = ", ".join(f"{stamp} DESC" for stamp in _STAMPS)
         sql += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {latest}) = 1"
@@ -70,13 +71,23 @@ def newest(
 def sample(view: OfflineView, paths: Sequence[Path], count: int) -> list[Any]:
     """Some keys of these files, always the same ones."""
     files = ", ".join(literal(str(path)) for path in paths)
-    key = identifier(view.key)
+    key = ", ".join(map(identifier, view.key_names))
     sql = f"SELECT DISTINCT {key} FROM read_parquet([{files}], hive_partitioning = false) ORDER BY hash({key}) LIMIT ?"
     with closing(connect()) as database:
-        return [key for (key,) in database.execute(sql, [count]).fetchall()]
+        found = database.execute(sql, [count]).fetchall()
+    return [list(key) if view.more_keys else key[0] for key in found]
+
+
+def keys_of(view: OfflineView, rows: pl.DataFrame) -> list[Any]:
+    """The key of each row; a list, where it is compound."""
+    if not view.more_keys:
+        return rows[view.key].to_list()
+    return [list(key) for key in rows.select(view.key_names).iter_rows()]
 
 
 def _value(key: Any) -> str:
+    if isinstance(key, list):
+        return f"({', '.join(map(_value, key))})"
     if not isinstance(key, str):
         return str(int(key))
     return "(" + " || chr(0) || ".join(map(literal, key.split("\0"))) + ")"

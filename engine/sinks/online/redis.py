@@ -72,7 +72,7 @@ class Store:
 
     def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
         """Stores the newest rows of entities; what is stored and newer stays."""
-        stored = keys.encode(rows[view.key], self.config.key_version)
+        stored = keys.encode(rows.select(view.key_names), self.config.key_version)
         stored = join(stored, constant(self.config.project.encode(), len(stored)))
         with self._worded():
             for node, places in self._by_node(stored):

@@ -122,7 +122,7 @@ class Store:
 def _cells(view: OfflineView, rows: pl.DataFrame, key_version: int) -> Any:
     """A row for each entity and feature, ordered by both, as the table's index is: appending to it is cheap."""
     features = sorted(name for name, _ in view.features)
-    stored = pl.Series(keys.encode(rows[view.key], key_version))
+    stored = pl.Series(keys.encode(rows.select(view.key_names), key_version))
     order = stored.arg_sort().to_numpy().astype(np.int64)
     count, width = len(order), len(features)
     by_entity = np.repeat(order, width)
