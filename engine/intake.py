@@ -17,7 +17,7 @@ from engine.ledger import File, Ledger, Quarantined, Read, make_folder
 from engine.outcome import SourceReport
 from engine.plan import Plan, SourcePlan
 from engine.sources import Shared
-from engine.stages import Newness, Progress, judge, judging_order, land_source
+from engine.stages import Newness, Progress, judge, judging_order, land_source, landed_report
 from engine.steps import reached
 from engine.types import compact, iso
 
@@ -84,8 +84,15 @@ class Intake:
         """The verdict on every table, in the order of the sources."""
         for source in judging_order(self.plan):
             self._judge(source)
-        declared = [source.name for source in self.plan.sources]
-        return sorted(self.reports, key=lambda source: declared.index(source.name))
+        return self.told()
+
+    def told(self) -> list[SourceReport]:
+        """What there is to tell of each source so far, in their order."""
+        found = {report.name: report for report in self.reports}
+        for source in self.plan.sources:
+            if source.name in self.bases and source.name in self.tables and source.name not in found:
+                found[source.name] = landed_report(source, self.tables[source.name])
+        return [found[source.name] for source in self.plan.sources if source.name in found]
 
     @cached_property
     def remote(self) -> Remote | None:

@@ -181,6 +181,12 @@ def _profiler(source: SourcePlan, rows: Rows) -> Profiler:
         return Profiler(rows.scan().collect_schema(), source.spec.pii)
 
 
+def landed_report(source: SourcePlan, table: LandedTable) -> SourceReport:
+    """What there is to tell of a table that was not judged."""
+    told = SourceReport(source.name, source.location, table.metrics, mode=source.mode, promise=table.promise)
+    return replace(told, balance=_Sums(table, Newness()).balance(), pii=source.spec.pii)
+
+
 def _judged(
     source: SourcePlan,
     landed: LandedTable,
@@ -202,6 +208,7 @@ def _judged(
     told = SourceReport(
         source.name, source.location, metrics, report, state, source.mode, landed.promise, balance, profile
     )
+    told.pii = source.spec.pii
     return Judged(told, replace(left, metrics=metrics), quarantined)
 
 

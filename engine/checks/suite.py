@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from engine.checks.check import CannotRun, Check, Measures, RowWise
 from engine.checks.custom import Custom
 from engine.checks.declared import Declared
 from engine.checks.foreign_key import ForeignKey
+from engine.checks.masking import masked
 from engine.checks.pattern import Pattern, regex_fault
 from engine.checks.result import Report, Result
 from engine.checks.rules import condition_fault, function_fault
@@ -65,6 +66,7 @@ class Suite:
         spill: the folder for what does not fit into it; None is one of the system's temporary folders.
         sample_size: how many failing rows each result shows.
         base: the folder in which modules of custom functions are looked for first.
+        pii: columns whose values results do not show.
 
     Attributes:
         checks: what will be checked, in the order of the results.
@@ -83,10 +85,12 @@ class Suite:
         spill: Path | None = None,
         sample_size: int = SAMPLE_SIZE,
         base: Path | None = None,
+        pii: Collection[str] = (),
     ) -> None:
         self.checks: tuple[Check, ...] = tuple(
             Declared(spec if isinstance(spec, ValidationSpec) else _parsed(spec)).checks()
         )
+        self._pii = frozenset(pii)
         self._key_columns = tuple(key_columns)
         self._as_of = None if as_of is None else parse_moment(as_of)
         self._memory_limit = memory_limit
@@ -246,7 +250,7 @@ class Suite:
         results = {i: result for judgement in judgements for i, result in judgement.results.items()}
         return Report(
             datetime.now(UTC),
-            tuple(results[i] for i in range(len(self.checks))),
+            tuple(masked(results[i], check, self._pii) for i, check in enumerate(self.checks)),
             judgements[0].rows,
             sum(judgement.quarantined for judgement in judgements),
             sum(judgement.dropped for judgement in judgements),

@@ -95,6 +95,17 @@ class Archive:
         """
         return self._put(self.folder, self.report(run_id))
 
+    def index(self) -> Path:
+        """The index, made anew.
+
+        Raises:
+            SinkError: it cannot be written.
+        """
+        page = self.folder / f"{INDEX}.html"
+        with _Writing(self.folder):
+            _write(page, index.render(self.pipeline, self.lines()))
+        return page
+
     def publish(self, folder: Path, run_id: str | None = None) -> list[Path]:
         """Writes the pages of all runs with their index into a folder; of one run its page alone.
 

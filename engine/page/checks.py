@@ -87,7 +87,7 @@ def _is_plain_number(value: Any) -> bool:
 def _fraction(result: Json) -> float | None:
     details = result.get("details") or {}
     known = (details.get(key) for key in ("failed_fraction", "null_fraction", "duplicate_fraction"))
-    return next((float(f) for f in known if _is_plain_number(f)), None)
+    return next((float(f) for f in known if isinstance(f, int | float) and not isinstance(f, bool)), None)
 
 
 def _line(report: Json, i: int, j: int, source: Json, result: Json) -> list[Node]:

@@ -8,7 +8,7 @@ from typing import Any
 from engine.page import chart
 from engine.page.checks import message
 from engine.page.figures import badge, cut, more, note, number, percent, plural, result_mark, shown, table, whole
-from engine.page.html import Markup, el
+from engine.page.html import Markup, Node, el
 from engine.page.summary import family, is_failed, results
 
 DRAWN = 60  # distributions that are drawn; of the others there is a line each
@@ -27,7 +27,7 @@ def drifted(report: Json) -> Markup | None:
     found.sort(key=lambda pair: not is_failed(pair[1]))
     failed = sum(is_failed(result) for _, result in found)
     said = f"{failed:,} of {len(found):,}" if failed else f"none of {len(found):,}"
-    lines = [
+    lines: list[list[Node]] = [
         [f"{source.get('name')}.{result.get('column') or ''}", badge(result_mark(result)), message(result)]
         for source, result in found[DRAWN:LISTED]
     ]
@@ -69,7 +69,7 @@ def _bins(bins: Sequence[Json], column: str, *, masked: bool) -> Markup | None:
     if not bins:
         return None
     most = max((max(b.get("baseline") or 0, b.get("current") or 0) for b in bins), default=0)
-    rows = [
+    rows: list[list[Node]] = [
         [
             f"value {i + 1} (masked)" if masked else cut(shown(b.get("label")), 40),
             chart.twin(b.get("baseline") or 0, b.get("current") or 0, most),
@@ -90,7 +90,9 @@ def _statistics(details: Json, column: str) -> Markup:
         bare = key.rpartition(".")[2]
         threshold = thresholds.get(bare) if isinstance(thresholds, Mapping) else None
         rows.append([key.replace("_", " "), _said(value), number(threshold) if threshold is not None else ""])
-    return table(f"Statistics of {column}", ("Measure", "Value", "Threshold"), rows[:60], numbers=(1, 2), class_="measures")
+    return table(
+        f"Statistics of {column}", ("Measure", "Value", "Threshold"), rows[:60], numbers=(1, 2), class_="measures"
+    )
 
 
 def _named(baseline: Any) -> str:

@@ -59,7 +59,10 @@ def _last(run: Json) -> Markup:
 
 def _trends(runs: Sequence[Json]) -> Markup:
     strip = [
-        el("li", el("a", mark[1], href=_page(run), class_=mark[0], aria_label=_spoken(run, mark), title=_spoken(run, mark)))
+        el(
+            "li",
+            el("a", mark[1], href=_page(run), class_=mark[0], aria_label=_spoken(run, mark), title=_spoken(run, mark)),
+        )
         for run in runs[-60:]
         for mark in [_mark(run)]
     ]
@@ -100,7 +103,9 @@ def _names(runs: Sequence[Json], key: str) -> list[str]:
     for run in runs:
         for name, value in (run.get(key) or {}).items():
             found.setdefault(name, []).append(value or 0)
-    names = list(found) if key == "rows" else sorted(found, key=lambda n: (min(found[n]) - max(found[n]), -max(found[n])))
+    names = (
+        list(found) if key == "rows" else sorted(found, key=lambda n: (min(found[n]) - max(found[n]), -max(found[n])))
+    )
     return names[:CARDS]
 
 
@@ -117,7 +122,9 @@ def _line(title: str, values: Sequence[Any], when: Sequence[str], write: Callabl
 
 def _card(title: str, value: str, drawn: Markup | None, below: Node) -> Markup:
     heading = el("h3", title)
-    return el("article", heading, el("p", value, class_="now-value"), drawn, el("p", below, class_="quiet"), class_="card")
+    return el(
+        "article", heading, el("p", value, class_="now-value"), drawn, el("p", below, class_="quiet"), class_="card"
+    )
 
 
 def _list(runs: Sequence[Json]) -> Markup:
@@ -145,5 +152,3 @@ def _row(run: Json) -> list[Node]:
         whole(run.get("published")),
         seconds(run.get("seconds")),
     ]
-
-

@@ -48,7 +48,11 @@ def _source(report: Json, i: int, source: Json) -> Markup:
     metrics, balance = source.get("metrics") or {}, source.get("balance") or {}
     at = pointer("sources", i)
     sums = [
-        el("div", el("dt", el("span", sign, aria_hidden="true"), label), el("dd", figure(report, f"{at}/balance/{key}")))
+        el(
+            "div",
+            el("dt", el("span", sign, aria_hidden="true"), label),
+            el("dd", figure(report, f"{at}/balance/{key}")),
+        )
         for key, label, sign in _BALANCE
     ]
     shares = [balance.get(key) or 0 for key, _, _ in _BALANCE[1:]]
@@ -119,7 +123,9 @@ def _changes(source: Json) -> Markup | None:
     changes = (source.get("metrics") or {}).get("schema_changes") or ()
     if not changes:
         return None
-    rows = [[str(c.get("column")), *(_text(c.get(k)) for k in ("change", "before", "after", "action"))] for c in changes]
+    rows = [
+        [str(c.get("column")), *(_text(c.get(k)) for k in ("change", "before", "after", "action"))] for c in changes
+    ]
     heads = ("Column", "Change", "Before", "After", "What became of it")
     shown_ = table(f"Changed columns of {source.get('name')}", heads, rows[:_MOST])
     return more(f"{plural(len(changes), 'column')} changed since the read before", shown_, open_=True)

@@ -8,6 +8,7 @@ that span several keys are the ``problems`` of their class; rules that need the 
 from pydantic import SecretStr
 
 from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
+from engine.spec.alerts import AlertSpec
 from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
@@ -36,6 +37,7 @@ __all__ = [
     "SETS",
     "SUFFIXES",
     "AggregateSpec",
+    "AlertSpec",
     "AnySource",
     "ApiSpec",
     "AttributeSpec",

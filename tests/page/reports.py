@@ -70,7 +70,13 @@ def source(name: str, results: list[Json], rows: int = 1000, **more: Any) -> Jso
             "columns": {"order_id": "Int64", "email": "String", "price": "Decimal(10, 2)"},
             "schema_changes": [
                 {"column": "note", "change": "added", "before": None, "after": "String", "action": "kept"},
-                {"column": "price", "change": "retyped", "before": "Int64", "after": "Decimal(10, 2)", "action": "cast"},
+                {
+                    "column": "price",
+                    "change": "retyped",
+                    "before": "Int64",
+                    "after": "Decimal(10, 2)",
+                    "action": "cast",
+                },
             ],
             "per_chunk": [],
         },
@@ -198,7 +204,10 @@ def everything() -> Json:
 
 def many(checks: int = 1000, failed: int = 500) -> Json:
     """A run with many checks, the failed ones with rows."""
-    sample = [{"row": i, "origin": "data/part-0001.parquet", "origin_row": i, "key": f"key-{i}", "value": i / 7} for i in range(5)]
+    sample = [
+        {"row": i, "origin": "data/part-0001.parquet", "origin_row": i, "key": f"key-{i}", "value": i / 7}
+        for i in range(5)
+    ]
     results = [
         check(
             "range",
@@ -212,4 +221,8 @@ def many(checks: int = 1000, failed: int = 500) -> Json:
         )
         for i in range(checks)
     ]
-    return everything() | {"sources": [source("wide", results)], "status": "blocked", "run_id": "20251005T000000Z-0123abcd"}
+    return everything() | {
+        "sources": [source("wide", results)],
+        "status": "blocked",
+        "run_id": "20251005T000000Z-0123abcd",
+    }

@@ -19,11 +19,23 @@ from typing import Any
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 DEADLINE = 60.0
-_FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --no-default-browser-check "
-    "--disable-background-networking --disable-component-update --disable-sync --disable-extensions --mute-audio "
-    "--disable-default-apps --disable-features=Translate,OptimizationHints --remote-debugging-pipe --password-store=basic"
-).split()
+_FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--mute-audio",
+    "--disable-default-apps",
+    "--disable-features=Translate,OptimizationHints",
+    "--remote-debugging-pipe",
+    "--password-store=basic",
+]
 
 
 class Browser:
@@ -131,7 +143,9 @@ class Tab:
     def heard(self, *methods: str) -> list[dict[str, Any]]:
         """The events of these kinds so far."""
         self.value("1")  # what came before this answer has come
-        return [e["params"] for e in self.browser.events if e.get("sessionId") == self.session and e["method"] in methods]
+        return [
+            e["params"] for e in self.browser.events if e.get("sessionId") == self.session and e["method"] in methods
+        ]
 
     def complaints(self) -> list[Any]:
         """Everything on the console: errors, warnings, refused loads, broken policies."""
@@ -160,7 +174,7 @@ def running() -> Iterator[Browser]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=place,  # noqa: PLW1509
+            preexec_fn=place,
             close_fds=False,
             env=os.environ | {"HOME": folder},
         )
