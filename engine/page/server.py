@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from engine import __version__
 from engine.errors import UsageError
 from engine.page.archive import INDEX, Archive
 from engine.page.run import policy
@@ -47,7 +46,7 @@ class PageServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
-    server_version, sys_version = f"maestro/{__version__}", ""
+    server_version, sys_version = "maestro", ""
     protocol_version = "HTTP/1.1"
     timeout = 30
 
