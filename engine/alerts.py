@@ -22,6 +22,7 @@ LONGEST_MESSAGE = 300
 _FAILED = ("failed", "partial")
 _FAMILIES = ("drift", "anomaly", "freshness")
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_JSON = {"Content-Type": "application/json"}
 _SLACK_BLOCK = 2900  # characters; 3,000 are allowed
 
 log = logging.getLogger(__name__)
@@ -177,7 +178,7 @@ def _post(spec: AlertSpec, body: Json) -> None:
         with (
             quiet(lambda: secrets),
             httpx.Client(timeout=spec.timeout_seconds, follow_redirects=False) as client,
-            client.stream("POST", url, json=body) as response,
+            client.stream("POST", url, content=json.dumps(body), headers=_JSON) as response,
         ):
             status, after = response.status_code, response.headers.get("Retry-After", "")
     except httpx.TimeoutException:

@@ -37,6 +37,7 @@ class AlertSpec(Spec):
             strict=False,
             min_length=1,
             repr=False,
+            json_schema_extra={"writeOnly": True},  # its words may be secret
             description="program and arguments, run without a shell, with JSON on its standard input; paths with a / "
             "start from the pipeline file",
         ),
