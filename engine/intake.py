@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engine.checks import Result
+from engine.checks.anomaly import LOOK_BACK, Past, Watch
 from engine.errors import SourceError
 from engine.landing import Aside, InLedger, LandedTable, Remote, Replay
 from engine.ledger import File, Ledger, Quarantined, Read, make_folder
@@ -19,7 +21,7 @@ from engine.plan import Plan, SourcePlan
 from engine.sources import Shared
 from engine.stages import Newness, Progress, judge, judging_order, land_source, landed_report
 from engine.steps import reached
-from engine.types import compact, iso
+from engine.types import compact, iso, parse_moment
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +243,8 @@ class Intake:
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
         newness = self._newness(read)
-        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, profiled=source.profile)
+        how: dict[str, Any] = {"profiled": source.profile, "watch": self._watch(source)}
+        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, **how)
         told, self.tables[source.name] = judged.report, judged.table
         self.reports.append(told)
         if told.report:
@@ -261,6 +264,29 @@ class Intake:
         self.ledger.judged(read, self.run_id, quarantined=judged.quarantined, profile=profile)
         self.reads[source.name] = read
         reached("table.judged")
+
+    def _watch(self, source: SourcePlan) -> Watch | None:
+        """What holds a profile against those that past runs accepted; None where nothing asks for it."""
+        suite = self.plan.suites.get(source.name)
+        if suite is None or not suite.anomalies:
+            return None
+        newest = max(LOOK_BACK, *(anomaly.runs for anomaly in suite.anomalies))
+        runs = {
+            r["run_id"]: parse_moment(r["created_timestamp"]) for r in self.ledger.runs(self.plan.pipeline, newest + 1)
+        }
+        mine = runs.pop(self.run_id)
+        # One at a time: a profile of a wide table is large, what is asked of it is not.
+        history = [
+            Past.of(when, kept.profile)
+            for run, when in runs.items()
+            for kept in self.ledger.profiles(self.plan.pipeline, source.name, run_id=run, accepted=True)
+        ]
+
+        def watch(profile: Mapping[str, Any]) -> list[Result]:
+            now = Past.of(mine, profile)
+            return [anomaly.judge(now, history) for anomaly in suite.anomalies]
+
+        return watch
 
     def _newness(self, read: Read) -> Newness:
         """Of the rows of a landed table, which no run has accepted yet, and which this one has read."""

@@ -227,7 +227,7 @@ class Plan:
                         "severity": str(c.severity),
                         "description": c.description,
                     }
-                    for c in suite.checks
+                    for c in suite.listed
                 ]
                 for name, suite in self.suites.items()
             },

@@ -55,7 +55,7 @@ def show_plan(plan: Plan) -> None:
         sources.add_row(source.name, source.spec.type, Text(source.location, overflow="fold"), _steps(source))
     checks = _table("Check", "source", "check", "column", "must hold", "if not")
     for name, suite in plan.suites.items():
-        for check in suite.checks:
+        for check in suite.listed:
             checks.add_row(
                 name,
                 check.check_name.removesuffix("_validation"),

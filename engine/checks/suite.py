@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.checks.anomaly import Anomaly
 from engine.checks.check import CannotRun, Check, Measures, RowWise
 from engine.checks.custom import Custom
 from engine.checks.declared import Declared
@@ -70,6 +71,7 @@ class Suite:
 
     Attributes:
         checks: what will be checked, in the order of the results.
+        anomalies: what runs check besides, against past ones.
 
     Raises:
         ConfigError: the declaration is not written as it must be.
@@ -87,9 +89,9 @@ class Suite:
         base: Path | None = None,
         pii: Collection[str] = (),
     ) -> None:
-        self.checks: tuple[Check, ...] = tuple(
-            Declared(spec if isinstance(spec, ValidationSpec) else _parsed(spec)).checks()
-        )
+        declared = Declared(spec if isinstance(spec, ValidationSpec) else _parsed(spec))
+        self.checks: tuple[Check, ...] = tuple(declared.checks())
+        self.anomalies: tuple[Anomaly, ...] = tuple(declared.anomalies())
         self._pii = frozenset(pii)
         self._key_columns = tuple(key_columns)
         self._as_of = None if as_of is None else parse_moment(as_of)
@@ -100,6 +102,11 @@ class Suite:
         self._base = base
         if problems := list(_pattern_problems(self.checks)):
             raise ConfigError(problems)
+
+    @property
+    def listed(self) -> tuple[Check | Anomaly, ...]:
+        """Everything that a run checks, for plans."""
+        return (*self.checks, *self.anomalies)
 
     @property
     def references(self) -> frozenset[str]:

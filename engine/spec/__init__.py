@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
 from engine.spec.alerts import AlertSpec
+from engine.spec.anomalies import Anomalies
 from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
@@ -38,6 +39,7 @@ __all__ = [
     "SUFFIXES",
     "AggregateSpec",
     "AlertSpec",
+    "Anomalies",
     "AnySource",
     "ApiSpec",
     "AttributeSpec",

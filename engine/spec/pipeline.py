@@ -106,6 +106,10 @@ class Pipeline(Spec):
             yield from checks.problems(path)
             yield from renamed(path, self.sources[name].column_mapping, checks.named_columns())
             yield from self._reference_problems(path, checks)
+            profile = self.sources[name].profile
+            if checks.anomalies and not (self.profile if profile is None else profile):
+                message = "there is nothing to hold against past runs: no profile of this source is kept"
+                yield Problem("config.anomalies", message, (*path, "anomalies"), fix="remove profile: false")
         yield from self._path_problems()
         for name, alert in self.alerts.items():
             yield from alert.problems(("alerts", name))

@@ -323,6 +323,24 @@ def test_the_declared_view_runs_as_it_stands(tmp_path: Path) -> None:
     assert (two["orders"], two["spent_30d"], two["tier"], two["growth"], two["is_new"]) == (0, None, "none", 0.0, True)
 
 
+def test_the_anomalies_example_runs_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    sources = "sources: {orders: {type: file, path: orders.parquet}}"
+    path.write_text(f"version: 1\nname: shop\n{sources}\n{next(b for b in blocks('yaml') if 'tolerance: 5' in b)}")
+    orders = pl.DataFrame({"total": [1.0, None], "ordered_at": [datetime(2025, 10, 4, tzinfo=UTC)] * 2})
+    for rows in (1, 1, 1, 1, 1, 2):
+        pl.concat([orders] * rows).write_parquet(tmp_path / "orders.parquet")
+        report = run_pipeline(load_pipeline(path)).sources[0].report
+    assert report is not None
+    found = {r.name: (r.passed, str(r.severity)) for r in report.results if r.check_name == "anomaly_validation"}
+    assert found == {
+        "anomaly.row_count": (False, "warning"),
+        "anomaly.null_rate.total": (True, "info"),
+        "anomaly.mean.total": (True, "info"),
+        "anomaly.freshness.ordered_at": (True, "info"),
+    }
+
+
 def test_the_report_example_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -353,7 +371,7 @@ def test_the_report_example_runs_as_it_stands(
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (10, 5)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (11, 5)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:
