@@ -83,7 +83,7 @@ def trend(values: Sequence[float | None], label: str, titles: Sequence[str] = ()
 def columns(stacks: Sequence[Sequence[float]], classes: Sequence[str], label: str) -> Markup:
     """A stack of bars per run."""
     most = max((sum(stack) for stack in stacks), default=0) or 1
-    width, shapes = 200 / max(1, len(stacks)), []
+    width, shapes = 200 / max(12, len(stacks)), []
     for i, stack in enumerate(stacks):
         y = 46.0
         for value, kind in zip(stack, classes, strict=True):

@@ -28,7 +28,7 @@ def failures(report: Json) -> Markup | None:
     if not failed:
         return None
     full = [_failure(report, *f) for f in failed[:FULL]]
-    rest = [_line(report, *f) for f in failed[FULL:LINES]]
+    rest = [_line(report, *f, placed=True) for f in failed[FULL:LINES]]
     left = len(failed) - len(full) - len(rest)
     return el(
         "section",
@@ -77,7 +77,9 @@ def rows_table(sample: Sequence[Json], caption: str) -> Markup:
     """Rows of a sample: position first, then where they came from, then their values."""
     heads = list(sample[0])
     right = [i for i, head in enumerate(heads) if all(_is_plain_number(row.get(head)) for row in sample)]
-    return table(caption, heads, [[shown(row.get(h)) for h in heads] for row in sample], numbers=right, class_="rows")
+    return table(
+        caption, heads, [[el("bdi", shown(row.get(h))) for h in heads] for row in sample], numbers=right, class_="rows"
+    )
 
 
 def _is_plain_number(value: Any) -> bool:
@@ -90,16 +92,15 @@ def _fraction(result: Json) -> float | None:
     return next((float(f) for f in known if isinstance(f, int | float) and not isinstance(f, bool)), None)
 
 
-def _line(report: Json, i: int, j: int, source: Json, result: Json) -> list[Node]:
+def _line(report: Json, i: int, j: int, source: Json, result: Json, *, placed: bool = False) -> list[Node]:
     at = pointer("sources", i, "validation", "results", j, "failed_records")
     fraction = _fraction(result)
     count = figure(report, at) if fraction is not None else None
-    where = el("span", str(source.get("name")), class_="where") if is_failed(result) else None
     return [
-        [el("code", name(result)), " ", where],
+        [el("code", name(result)), *([" ", el("span", str(source.get("name")), class_="where")] if placed else [])],
         badge(result_mark(result)),
         count,
-        percent(fraction) if fraction is not None else None,
+        percent(fraction) if fraction and result.get("failed_records") else None,
         message(result),
     ]
 

@@ -71,7 +71,7 @@ def _bins(bins: Sequence[Json], column: str, *, masked: bool) -> Markup | None:
     most = max((max(b.get("baseline") or 0, b.get("current") or 0) for b in bins), default=0)
     rows: list[list[Node]] = [
         [
-            f"value {i + 1} (masked)" if masked else cut(shown(b.get("label")), 40),
+            f"value {i + 1} (masked)" if masked else el("bdi", cut(shown(b.get("label")), 40)),
             chart.twin(b.get("baseline") or 0, b.get("current") or 0, most),
             percent(b.get("baseline")),
             percent(b.get("current")),

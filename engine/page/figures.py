@@ -38,7 +38,9 @@ def number(value: Any) -> str:
         return shown(value) if value is not None else "–"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:,.4g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.3e}" if abs(value) < 1e-4 else f"{value:,.0f}"
+    if abs(value) >= 1e15 or abs(value) < 1e-4:
+        return f"{value:.3e}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def percent(fraction: Any) -> str:
@@ -120,7 +122,7 @@ def _unescaped(part: str) -> str:
 def badge(mark: tuple[str, str, str]) -> Markup:
     """A verdict in colour, with a sign and in words: none of them is needed to tell it."""
     kind, sign, words = mark
-    return el("span", el("span", sign, aria_hidden="true"), " ", words, class_=f"badge {kind}")
+    return el("span", el("span", sign, aria_hidden="true"), f" {words}" if words else None, class_=f"badge {kind}")
 
 
 def state(word: Any) -> Markup:

@@ -50,7 +50,7 @@ def _last(run: Json) -> Markup:
     link = el("a", "Open its page", href=_page(run))
     return el(
         "section",
-        el("h2", badge(mark), " ", el("span", str(run.get("headline"))), id="verdict"),
+        el("h2", badge((*mark[:2], "")), " ", el("span", str(run.get("headline"))), id="verdict"),
         el("p", "The newest run, begun ", moment(run.get("created_timestamp")), ". ", link),
         class_=f"verdict {mark[0]}",
         aria_labelledby="verdict",

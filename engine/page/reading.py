@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ _BALANCE = (
     ("dropped", "dropped", "+"),
     ("duplicates_removed", "duplicates", "+"),
 )
+_MOMENT = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d")
 _MOST = 60  # columns, changes and the like in a list
 
 Json = Mapping[str, Any]
@@ -205,7 +207,7 @@ def _column(column: Json, total: int, *, masked: bool) -> list[Node]:
     nulls = column.get("nulls")
     share = percent(nulls / total) if total and isinstance(nulls, int) else "–"
     least, greatest = ("masked" if masked else _value(column.get(key)) for key in ("min", "max"))
-    mean = "masked" if masked else number(column.get("mean"))
+    mean = "masked" if masked else _value(column.get("mean"))
     return [
         str(column.get("name")),
         str(column.get("dtype") or ""),
@@ -219,6 +221,8 @@ def _column(column: Json, total: int, *, masked: bool) -> list[Node]:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, str) and _MOMENT.match(value):
+        return value[:16].replace("T", " ")  # to the minute
     return "–" if value is None else number(value) if isinstance(value, int | float) else cut(shown(value), 40)
 
 
@@ -226,5 +230,8 @@ def _drawn(column: Json) -> Markup:
     counts = (column.get("histogram") or {}).get("counts") or ()
     if counts:
         return chart.histogram(counts, f"histogram of {column.get('name')}")
-    top = [f"{cut(shown(t.get('value')), 24)} ({whole(t.get('count'))})" for t in (column.get("top") or ())[:3]]
-    return markup(", ".join(top))
+    top = (column.get("top") or ())[:3]
+    if top and not any((t.get("count") or 0) > 1 for t in top):
+        return markup("no value is frequent")
+    said = [[el("bdi", cut(shown(t.get("value")), 24)), f" ({whole(t.get('count'))})"] for t in top]
+    return markup([[", " if i else None, *one] for i, one in enumerate(said)])

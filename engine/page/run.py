@@ -63,7 +63,7 @@ def _header(report: Json, index: str | None) -> Markup:
 
 
 def _verdict(report: Json) -> Markup:
-    kind, sign, word = STATES.get(str(report.get("status")), ("note", "?", str(report.get("status"))))
+    kind, sign, _ = STATES.get(str(report.get("status")), ("note", "?", ""))
     sums = summary(report)
     if kind == "ok" and sums["warnings"]:
         kind, sign = "warn", "!"
@@ -73,7 +73,7 @@ def _verdict(report: Json) -> Markup:
     ]
     return el(
         "section",
-        el("h2", badge((kind, sign, word)), " ", el("span", headline(report)), id="verdict"),
+        el("h2", badge((kind, sign, "")), " ", el("span", headline(report)), id="verdict"),
         _error(report.get("error")),
         [note(el("strong", "Warning: "), cut(text, 400)) for text in report.get("warnings") or ()],
         el("dl", tiles, class_="tiles"),

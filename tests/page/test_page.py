@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.page import archive, index, run
+from engine.page import figures as figures_module
 from engine.page.summary import headline, summary
 from tests.page.reports import EMAIL, Json, check, everything, many, source, validation
 from tests.servers.chromium import Browser, Tab
@@ -325,3 +326,29 @@ def test_runs_are_kept_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="no name of a run"):
         archive.Archive(tmp_path / "reports", "shop").keep(everything() | {"run_id": name})
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "said"),
+    [
+        (figures_module.whole, 1234567, "1,234,567"),
+        (figures_module.whole, None, "–"),
+        (figures_module.number, 31.4159265, "31.42"),
+        (figures_module.number, 16090.53, "16,090.5"),
+        (figures_module.number, 1234567.0, "1,234,567"),
+        (figures_module.number, 0.00001234, "1.234e-05"),
+        (figures_module.number, None, "–"),
+        (figures_module.number, "inf", "inf"),
+        (figures_module.percent, 0.08, "8.0 %"),
+        (figures_module.percent, 0, "0.0 %"),
+        (figures_module.percent, 0.00001, "0.001 %"),
+        (figures_module.seconds, 0.4213, "0.42 s"),
+        (figures_module.seconds, 12.345, "12.3 s"),
+        (figures_module.seconds, 59.97, "1 min 00 s"),
+        (figures_module.seconds, 7384, "2 h 03 min"),
+        (figures_module.size, 1023, "1,023 B"),
+        (figures_module.size, 123_456_789, "117.7 MiB"),
+    ],
+)
+def test_figures_are_written_for_people(write: Any, value: Any, said: str) -> None:
+    assert write(value) == said
