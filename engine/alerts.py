@@ -163,6 +163,8 @@ def _deliver(spec: AlertSpec, found: Json, base: Path, sleep: Callable[[float], 
             if not why.again or attempt > spec.max_retries:
                 return f"{why}, at the first attempt" if attempt == 1 else f"{why}, at the last of {attempt} attempts"
             sleep(max(why.after, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is what it was; its text may hold the address
+            return f"{type(error).__name__}, at attempt {attempt}"
         else:
             return None
 

@@ -152,8 +152,6 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
 
 
 def _show_page(console: Console, report: RunReport, plan: Plan) -> None:
-    for warning in report.warnings:
-        console.print(Text.assemble(("WARNING ", "yellow"), warning), soft_wrap=True)
     page = plan.reports / f"{report.run_id}.html"
     if page.exists():
         console.print(Text(f"Report: {page}"), soft_wrap=True)

@@ -43,11 +43,9 @@ def parts(shares: Sequence[float], classes: Sequence[str], label: str) -> Markup
 
 def histogram(counts: Sequence[float], label: str) -> Markup:
     """Bars side by side."""
-    most = max(counts, default=0)
-    shapes = [
-        _bar(10 * i, 20 - h, 9, h, "now") for i, count in enumerate(counts) if (h := 20 * count / most if most else 0)
-    ]
-    return _drawing(10 * max(1, len(counts)), 20, label, *shapes, class_="spark")
+    most = max(counts, default=0) or 1
+    path = "".join(f"M{10 * i} 20v-{_n(20 * count / most)}h9V20z" for i, count in enumerate(counts) if count)
+    return _drawing(10 * max(1, len(counts)), 20, label, el("path", d=path or "M0 0", class_="now"), class_="spark")
 
 
 def trend(values: Sequence[float | None], label: str, titles: Sequence[str] = ()) -> Markup:

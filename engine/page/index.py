@@ -10,6 +10,7 @@ from engine.page.figures import STATES, badge, cut, moment, note, percent, plura
 from engine.page.html import Markup, Node, document, el
 from engine.page.run import style
 
+DRAWN = 60  # runs
 CARDS = 12  # sources, and columns, whose trend is drawn
 Json = Mapping[str, Any]
 
@@ -63,14 +64,14 @@ def _trends(runs: Sequence[Json]) -> Markup:
             "li",
             el("a", mark[1], href=_page(run), class_=mark[0], aria_label=_spoken(run, mark), title=_spoken(run, mark)),
         )
-        for run in runs[-60:]
+        for run in runs[-DRAWN:]
         for mark in [_mark(run)]
     ]
     return el(
         "section",
         el("h2", "From run to run", id="trends"),
         el("ol", strip, class_="strip"),
-        el("div", list(_cards(runs)), class_="cards"),
+        el("div", list(_cards(runs[-DRAWN:])), class_="cards"),
         aria_labelledby="trends",
     )
 
