@@ -8,11 +8,9 @@ from typing import Any
 
 from engine.page.figures import badge, cut, figure, more, note, percent, plural, pointer, result_mark, shown, table
 from engine.page.html import Markup, Node, el
+from engine.page.room import Room
 from engine.page.summary import family, is_failed, name, results
 
-FULL = 120  # failures that are shown with their rows; the others in a line each
-LINES = 1_500  # checks in the list of all
-LONGEST_MESSAGE = 400
 _ORDER = {"error": 0, "warning": 1, "info": 2}
 APART = ("drift", "anomaly")  # families with a section of their own
 
@@ -21,14 +19,14 @@ _COUNT = re.compile(r"^[\d,]+ of [\d,]+(?: \([^)]* %\))? ")  # which stands befo
 Json = Mapping[str, Any]
 
 
-def failures(report: Json) -> Markup | None:
+def failures(report: Json, room: Room) -> Markup | None:
     """What failed, the worst first."""
     failed = [f for f in results(report) if is_failed(f[3]) and family(f[3]) not in APART]
     failed.sort(key=lambda f: _ORDER.get(str(f[3].get("severity")), 0))
     if not failed:
         return None
-    full = [_failure(report, *f) for f in failed[:FULL]]
-    rest = [_line(report, *f, placed=True) for f in failed[FULL:LINES]]
+    full = [_failure(report, *f, room=room) for f in failed[: room.full]]
+    rest = [_line(report, *f, room=room, placed=True) for f in failed[room.full : room.lines]]
     left = len(failed) - len(full) - len(rest)
     return el(
         "section",
@@ -43,42 +41,46 @@ def failures(report: Json) -> Markup | None:
 _HEADS = ("Check", "Result", "Rows", "Share", "Found")
 
 
-def _failure(report: Json, i: int, j: int, source: Json, result: Json) -> Markup:
+def _failure(report: Json, i: int, j: int, source: Json, result: Json, *, room: Room) -> Markup:
     at = pointer("sources", i, "validation", "results", j)
     fraction = _fraction(result)
-    said: Node = message(result)
+    said: Node = message(result, room)
     if fraction is not None and not (result.get("details") or {}).get("cannot_run"):
-        count, rest = result.get("failed_records"), _COUNT.sub("", message(result), count=1)
+        count, rest = result.get("failed_records"), _COUNT.sub("", message(result, room), count=1)
         noun = "row" if count == 1 else "rows"
         said = [el("strong", figure(report, f"{at}/failed_records"), f" {noun}, {percent(fraction)}"), f": {rest}"]
     return el(
         "article",
         el("h3", badge(result_mark(result)), " ", el("code", name(result)), el("span", f" on {source.get('name')}")),
         el("p", said),
-        _sample(result),
+        _sample(result, room),
         class_=f"failure {result_mark(result)[0]}",
     )
 
 
-def _sample(result: Json) -> Markup | None:
+def _sample(result: Json, room: Room) -> Markup | None:
     sample = result.get("sample") or ()
     if not sample:
         return None
     some = f"The first {len(sample):,} of them" if len(sample) < (result.get("failed_records") or 0) else "The rows"
-    return more(some if len(sample) > 1 else "An example", rows_table(sample, f"Rows that break {name(result)}"))
+    return more(some if len(sample) > 1 else "An example", rows_table(sample, f"Rows that break {name(result)}", room))
 
 
-def message(result: Json) -> str:
+def message(result: Json, room: Room) -> str:
     """What a check found, without the name of its column, which stands beside it."""
-    return cut(str(result.get("message") or "").removeprefix(f"{result.get('column')}: "), LONGEST_MESSAGE)
+    return cut(str(result.get("message") or "").removeprefix(f"{result.get('column')}: "), room.letters)
 
 
-def rows_table(sample: Sequence[Json], caption: str) -> Markup:
+def rows_table(sample: Sequence[Json], caption: str, room: Room) -> Markup:
     """Rows of a sample: position first, then where they came from, then their values."""
     heads = list(sample[0])
     right = [i for i, head in enumerate(heads) if all(_is_plain_number(row.get(head)) for row in sample)]
     return table(
-        caption, heads, [[el("bdi", shown(row.get(h))) for h in heads] for row in sample], numbers=right, class_="rows"
+        caption,
+        heads,
+        [[el("bdi", cut(shown(row.get(h)), room.cell)) for h in heads] for row in sample],
+        numbers=right,
+        class_="rows",
     )
 
 
@@ -92,7 +94,7 @@ def _fraction(result: Json) -> float | None:
     return next((float(f) for f in known if isinstance(f, int | float) and not isinstance(f, bool)), None)
 
 
-def _line(report: Json, i: int, j: int, source: Json, result: Json, *, placed: bool = False) -> list[Node]:
+def _line(report: Json, i: int, j: int, source: Json, result: Json, *, room: Room, placed: bool = False) -> list[Node]:
     at = pointer("sources", i, "validation", "results", j, "failed_records")
     fraction = _fraction(result)
     count = figure(report, at) if fraction is not None else None
@@ -101,19 +103,19 @@ def _line(report: Json, i: int, j: int, source: Json, result: Json, *, placed: b
         badge(result_mark(result)),
         count,
         percent(fraction) if fraction and result.get("failed_records") else None,
-        message(result),
+        message(result, room),
     ]
 
 
-def every(report: Json) -> Markup:
+def every(report: Json, room: Room) -> Markup:
     """All checks, by source."""
-    parts = list(_by_source(report))
+    parts = list(_by_source(report, room))
     body: Node = parts or note("No checks are declared: add a validation section to the pipeline file.")
     return el("section", el("h2", "All checks", id="checks"), body, aria_labelledby="checks")
 
 
-def _by_source(report: Json) -> Iterator[Markup]:
-    left = LINES
+def _by_source(report: Json, room: Room) -> Iterator[Markup]:
+    left = room.lines
     for i, source in enumerate(report.get("sources") or ()):
         validation = source.get("validation") or {}
         found = [(i, j, source, result) for j, result in enumerate(validation.get("results") or ())]
@@ -128,7 +130,7 @@ def _by_source(report: Json) -> Iterator[Markup]:
             figure(report, f"{at}/total_checks"),
             " passed",
         ]
-        lines = [_line(report, *f) for f in found[:left]]
+        lines = [_line(report, *f, room=room) for f in found[:left]]
         left -= len(lines)
         hidden = len(found) - len(lines)
         yield more(

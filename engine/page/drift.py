@@ -9,17 +9,16 @@ from engine.page import chart
 from engine.page.checks import message
 from engine.page.figures import badge, cut, more, note, number, percent, plural, result_mark, shown, table, whole
 from engine.page.html import Markup, Node, el
+from engine.page.room import Room
 from engine.page.summary import family, is_failed, results
 
-DRAWN = 60  # distributions that are drawn; of the others there is a line each
-LISTED = 500
 BINS = 40
 _APART = {"bins", "history", "baseline", "cannot_run", "reason"}  # shown in a place of their own
 
 Json = Mapping[str, Any]
 
 
-def drifted(report: Json) -> Markup | None:
+def drifted(report: Json, room: Room) -> Markup | None:
     """Every comparison with a baseline, those that drifted first."""
     found = [(source, result) for _, _, source, result in results(report) if family(result) == "drift"]
     if not found:
@@ -28,8 +27,8 @@ def drifted(report: Json) -> Markup | None:
     failed = sum(is_failed(result) for _, result in found)
     said = f"{failed:,} of {len(found):,}" if failed else f"none of {len(found):,}"
     lines: list[list[Node]] = [
-        [f"{source.get('name')}.{result.get('column') or ''}", badge(result_mark(result)), message(result)]
-        for source, result in found[DRAWN:LISTED]
+        [f"{source.get('name')}.{result.get('column') or ''}", badge(result_mark(result)), message(result, room)]
+        for source, result in found[room.drawn : room.lines]
     ]
     return el(
         "section",
@@ -42,20 +41,20 @@ def drifted(report: Json) -> Markup | None:
             " this run",
             class_="legend",
         ),
-        [_distribution(source, result) for source, result in found[:DRAWN]],
+        [_distribution(source, result, room) for source, result in found[: room.drawn]],
         table("The other comparisons", ("Column", "Result", "Found"), lines, class_="checks") if lines else None,
-        note("… and more, in the report's JSON.") if len(found) > LISTED else None,
+        note("… and more, in the report's JSON.") if len(found) > room.lines else None,
         aria_labelledby="drift",
     )
 
 
-def _distribution(source: Json, result: Json) -> Markup:
+def _distribution(source: Json, result: Json, room: Room) -> Markup:
     details, column = result.get("details") or {}, str(result.get("column") or "")
     masked = bool({*column.split(",")} & {*(source.get("pii") or ())})
     baseline = details.get("baseline")
     title = [el("code", column or "the table"), el("span", f" of {source.get('name')}")]
     body = [
-        el("p", message(result)),
+        el("p", message(result, room)),
         el("p", f"Baseline: {_named(baseline)}", class_="quiet") if baseline else None,
         _bins(details.get("bins") or (), column, masked=masked),
         more("Statistics", _statistics(details, column)),
@@ -117,14 +116,14 @@ def _said(value: Any) -> str:
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else cut(shown(value), 80)
 
 
-def anomalies(report: Json) -> Markup | None:
+def anomalies(report: Json, room: Room) -> Markup | None:
     """Figures beside those of past runs."""
     found = [(source, result) for _, _, source, result in results(report) if family(result) == "anomaly"]
     if not found:
         return None
     found.sort(key=lambda pair: not is_failed(pair[1]))
     failed = sum(is_failed(result) for _, result in found)
-    rows = [_anomaly(source, result) for source, result in found[:LISTED]]
+    rows = [_anomaly(source, result, room) for source, result in found[: room.lines]]
     heads = ("Figure", "Result", "Over the runs", "Found")
     return el(
         "section",
@@ -134,11 +133,11 @@ def anomalies(report: Json) -> Markup | None:
     )
 
 
-def _anomaly(source: Json, result: Json) -> list[Any]:
+def _anomaly(source: Json, result: Json, room: Room) -> list[Any]:
     details = result.get("details") or {}
     history = [v if isinstance(v, int | float) else None for v in details.get("history") or ()]
     now = details.get("value")
     values = [*history[-60:], now if isinstance(now, int | float) else None]
     drawn = chart.trend(values, f"{whole(len(history))} runs and this one") if history else None
     label = f"{source.get('name')}: {result.get('column') or 'rows'}"
-    return [label, badge(result_mark(result)), drawn, message(result)]
+    return [label, badge(result_mark(result)), drawn, message(result, room)]

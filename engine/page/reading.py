@@ -24,6 +24,7 @@ from engine.page.figures import (
     whole,
 )
 from engine.page.html import Markup, Node, el, markup
+from engine.page.room import Room
 from engine.page.summary import name
 
 _BALANCE = (
@@ -177,21 +178,21 @@ def quarantined(report: Json) -> Markup | None:
     )
 
 
-def profile(report: Json) -> Markup | None:
+def profile(report: Json, room: Room) -> Markup | None:
     """What each table looked like, column by column."""
-    parts = [p for source in report.get("sources") or () if (p := _profile(source))]
+    parts = [p for source in report.get("sources") or () if (p := _profile(source, room))]
     if not parts:
         return None
     return el("section", el("h2", "What the tables looked like", id="profile"), parts, aria_labelledby="profile")
 
 
-def _profile(source: Json) -> Markup | None:
+def _profile(source: Json, room: Room) -> Markup | None:
     found = source.get("profile") or {}
     columns = found.get("columns") or ()
     if not columns:
         return None
     total, hidden = found.get("rows") or 0, set(source.get("pii") or ())
-    rows = [_column(column, total, masked=column.get("name") in hidden) for column in columns[: 3 * _MOST]]
+    rows = [_column(column, total, masked=column.get("name") in hidden) for column in columns[: room.columns]]
     left = len(columns) - len(rows)
     heads = ("Column", "Type", "Nulls", "Distinct", "Least", "Mean", "Greatest", "Values")
     return more(

@@ -10,6 +10,7 @@ from typing import Any
 from engine.page import checks, drift, published, reading
 from engine.page.figures import STATES, badge, cut, moment, note, plural, seconds, whole
 from engine.page.html import Markup, Node, content_policy, document, el, markup
+from engine.page.room import MOST_BYTES, Room
 from engine.page.summary import headline, summary
 
 Json = Mapping[str, Any]
@@ -27,20 +28,30 @@ def policy() -> str:
 
 
 def render(report: Json, *, index: str | None = "index.html") -> str:
-    """The page of a run, as a whole HTML document.
+    """The page of a run, as a whole HTML document of at most a megabyte.
 
     Args:
         report: what `engine.outcome.RunReport.to_dict` gives; of an older form, whatever is in it.
         index: the page that leads to the other runs; None: there is none.
     """
+    room = Room()
+    while True:
+        html = _page(report, index, room)
+        less = room.smaller()
+        if less is None or len(html.encode("utf-8", "backslashreplace")) <= MOST_BYTES:
+            return html
+        room = less
+
+
+def _page(report: Json, index: str | None, room: Room) -> str:
     sections = [
-        checks.failures(report),
-        drift.drifted(report),
-        drift.anomalies(report),
+        checks.failures(report, room),
+        drift.drifted(report, room),
+        drift.anomalies(report, room),
         reading.read(report),
         reading.quarantined(report),
-        checks.every(report),
-        reading.profile(report),
+        checks.every(report, room),
+        reading.profile(report, room),
         published.published(report),
         published.stages(report),
     ]

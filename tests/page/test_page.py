@@ -223,11 +223,24 @@ def test_a_thousand_checks_make_a_page_below_a_megabyte() -> None:
         assert all(f"a_column_with_a_name_{i}<" in html for i in range(1000))
 
 
+def test_long_names_and_rows_give_way_before_checks_do() -> None:
+    report = many(1000, 1000)
+    for result in report["sources"][0]["validation"]["results"]:
+        result["column"] = f"{result['column']}_{'long' * 15}"
+        result["message"] += "; and so on" * 100
+        result["sample"] = [{f"column_{j}": "value" * 50 for j in range(12)}] * 5
+    html = run.render(report)
+    assert len(html.encode()) <= 1_000_000
+    assert all(f"a_column_with_a_name_{i}_long" in html for i in range(1000))
+
+
 def test_more_checks_than_fit_are_counted() -> None:
-    html = run.render(many(5000, 4000))
-    assert len(html.encode()) < 1_500_000
-    assert "and 2,500 more failed checks" in html
-    assert "and 3,500 more checks" in html
+    html = run.render(many(20_000, 4_000))
+    assert len(html.encode()) <= 1_000_000
+    lines = html.count("a_column_with_a_name_")
+    failed, rest = (int(n.replace(",", "")) for n in re.findall(r"and ([\d,]+) more (?:failed )?checks", html))
+    assert 0 < 4_000 - failed <= 20_000 - rest < 20_000
+    assert lines > 4_000 - failed
 
 
 @pytest.mark.parametrize(
