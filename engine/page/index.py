@@ -140,8 +140,8 @@ def _list(runs: Sequence[Json]) -> Markup:
 
 
 def _row(run: Json) -> list[Node]:
-    as_of = run.get("as_of") or ()
-    said = [moment(as_of[-1]), f" and {len(as_of) - 1:,} more" if len(as_of) > 1 else None] if as_of else None
+    as_of, count = run.get("as_of") or (), run.get("as_ofs") or 1
+    said = [moment(as_of[-1]), f" and {count - 1:,} more" if count > 1 else None] if as_of else None
     why = cut(run.get("headline") or "", 160) if run.get("status") != "done" else None
     return [
         el("a", moment(run.get("created_timestamp")), href=_page(run)),

@@ -44,7 +44,8 @@ def summary(report: Json) -> dict[str, Any]:
         "run_id": report.get("run_id"),
         "status": report.get("status"),
         "created_timestamp": report.get("created_timestamp"),
-        "as_of": list(report.get("as_of") or ()),
+        "as_of": list(report.get("as_of") or ())[-1:],  # of a backfill there are thousands
+        "as_ofs": len(report.get("as_of") or ()),
         "headline": headline(report),
         "checks": len(found),
         "errors": sum(is_failed(r, "error") for r in found),
