@@ -243,7 +243,8 @@ class Intake:
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
         newness = self._newness(read)
-        how: dict[str, Any] = {"profiled": source.profile, "watch": self._watch(source)}
+        # The few rows that a replay takes back are not what the table looks like.
+        how: dict[str, Any] = {"profiled": source.profile and not self.replay, "watch": self._watch(source)}
         judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, **how)
         told, self.tables[source.name] = judged.report, judged.table
         self.reports.append(told)

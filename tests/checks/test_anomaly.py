@@ -17,6 +17,7 @@ from engine.checks.anomaly import Anomaly, Past
 from engine.checks.result import Result
 from engine.errors import ConfigError
 from engine.plan import compile_plan
+from engine.quarantine import replay
 from engine.types import Severity
 
 MONDAY = datetime(2025, 9, 29, 6, tzinfo=UTC)
@@ -178,6 +179,22 @@ def test_runs_are_held_against_those_before(tmp_path: Path) -> None:
     assert found["anomaly.row_count"].details["history"][-1] == 1000, "what was blocked is no measure"
     assert 10 not in found["anomaly.row_count"].details["history"]
     assert math.isfinite(found["anomaly.mean.total"].details["spread"])
+
+
+def test_a_replay_is_no_measure(tmp_path: Path) -> None:
+    """Its few rows are neither held against past runs, nor are later runs held against them."""
+    keys: dict[str, Any] = {"not_null": ["total"], "on_violation": {"not_null": "quarantine"}}
+    for _ in range(5):
+        judged(tmp_path, frame(1000, 3), **keys)
+    sources = {"orders": {"type": "file", "path": "orders.parquet"}}
+    checks = {"anomalies": {"null_rate": ["total"], "mean": ["total"]}, **keys}
+    report = replay(Pipeline(base=tmp_path, name="shop", sources=sources, validation={"orders": checks}))
+    assert report.sources[0].balance.read == 3
+    assert report.sources[0].report is not None
+    assert {r.check_name for r in report.sources[0].report.results} == {"not_null_validation", "row_count_validation"}
+    found = judged(tmp_path, frame(1000, 3), **keys)
+    assert found["anomaly.row_count"].details["history"] == [1000.0] * 5
+    assert found["anomaly.row_count"].passed
 
 
 def test_it_stands_in_the_plan_and_mistakes_are_found(tmp_path: Path) -> None:
