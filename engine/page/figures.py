@@ -94,9 +94,11 @@ def plural(count: Any, noun: str, many: str | None = None) -> str:
     return f"{whole(count)} {noun if count == 1 else many or noun + 's'}"
 
 
-def moment(text: Any) -> Markup:
-    """A moment of the JSON: to the second, in UTC."""
+def moment(text: Any, *, brief: bool = False) -> Markup:
+    """A moment of the JSON: to the second, in UTC; where that is said elsewhere, briefly, to the minute."""
     said = str(text or "")
+    if brief:
+        return el("time", said[:16].replace("T", " "), datetime=said)
     short = said.removesuffix("Z").partition(".")[0].replace("T", " ")
     return el("time", f"{short} UTC" if said.endswith("Z") else short, datetime=said)
 

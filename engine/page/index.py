@@ -129,7 +129,7 @@ def _card(title: str, value: str, drawn: Markup | None, below: Node) -> Markup:
 
 
 def _list(runs: Sequence[Json]) -> Markup:
-    heads = ("Begun", "Result", "As of", "Rows read", "Failed checks", "Set aside", "Published", "Time")
+    heads = ("Begun (UTC)", "Result", "As of (UTC)", "Rows read", "Failed checks", "Set aside", "Published", "Time")
     rows = [_row(run) for run in reversed(runs)]
     return el(
         "section",
@@ -141,10 +141,10 @@ def _list(runs: Sequence[Json]) -> Markup:
 
 def _row(run: Json) -> list[Node]:
     as_of, count = run.get("as_of") or (), run.get("as_ofs") or 1
-    said = [moment(as_of[-1]), f" and {count - 1:,} more" if count > 1 else None] if as_of else None
+    said = [moment(as_of[-1], brief=True), f" and {count - 1:,} more" if count > 1 else None] if as_of else None
     why = cut(run.get("headline") or "", 160) if run.get("status") != "done" else None
     return [
-        el("a", moment(run.get("created_timestamp")), href=_page(run)),
+        el("a", moment(run.get("created_timestamp"), brief=True), href=_page(run)),
         [badge(_mark(run)), el("p", why, class_="quiet") if why else None],
         said,
         whole(run.get("rows_read")),
