@@ -71,7 +71,7 @@ def events(report: Json) -> set[str]:
     if report.get("status") == "interrupted":
         return set()
     return {event for *_, result in results(report) for event in _of(result)} | (
-        {"failed"} if report.get("status") in _FAILED else set()
+        {"failed"} if report.get("status") in _FAILED or report.get("error") else set()
     )
 
 

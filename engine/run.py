@@ -161,9 +161,7 @@ def execute(
             if redact(str(error), secrets) != str(error):
                 raise RuntimeError(text) from None
             raise
-        ledger.finish(run_id, report.status)
-        reached("run.finished")
-        run.collect()
+        run.finish()
     log.info("run %s is %s", run_id, report.status, extra={"run_id": run_id, "status": report.status})
     return report
 
@@ -222,6 +220,16 @@ class _Run:
             with self._timed("feast"):
                 self._feast(repo)
         self.report.status = "done"
+
+    def finish(self) -> None:
+        """Records that the run came to its end; what fails now is told in its report, too."""
+        try:
+            self.ledger.finish(self.report.run_id, self.report.status)
+            reached("run.finished")
+            self.collect()
+        except MaestroError as error:
+            self.report.error = error.to_dict()
+            raise
 
     def end(self, status: str, error: Mapping[str, Any] | None = None) -> str:
         """Records that the run did not come to its end, in the ledger and in its report, and gives its status; where

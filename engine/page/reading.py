@@ -14,6 +14,7 @@ from engine.page.figures import (
     more,
     note,
     number,
+    percent,
     plural,
     pointer,
     seconds,
@@ -203,8 +204,6 @@ def _profile(source: Json, room: Room) -> Markup | None:
 
 
 def _column(column: Json, total: int, *, masked: bool) -> list[Node]:
-    from engine.page.figures import percent
-
     nulls = column.get("nulls")
     share = percent(nulls / total) if total and isinstance(nulls, int) else "–"
     least, greatest = ("masked" if masked else _value(column.get(key)) for key in ("min", "max"))

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from engine import RunReport, run_pipeline
-from engine.errors import MaestroError, SinkError, SourceError
+from engine.alerts import events
+from engine.errors import LedgerError, MaestroError, SinkError, SourceError
 from engine.ledger import Ledger
 from engine.page.archive import Archive
 from engine.quarantine import replay
@@ -85,6 +86,20 @@ def test_a_run_that_fails_while_it_publishes(tmp_path: Path, monkeypatch: pytest
     assert [s["state"] for s in found["sources"]] == ["accepted", "accepted"]
     assert found["views"][0]["files"] == []
     assert set(found["seconds"]) == {"read", "check", "compute", "publish"}
+
+
+def test_what_fails_once_all_is_published_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path)
+
+    def gone(*_: object) -> None:
+        raise LedgerError("the disk is gone", code="ledger.unreadable")
+
+    monkeypatch.setattr(Ledger, "finish", gone)
+    with pytest.raises(LedgerError):
+        run(tmp_path)
+    found = kept(tmp_path)
+    assert (found["status"], found["error"]["code"]) == ("done", "ledger.unreadable")
+    assert "failed" in events(found)
 
 
 def test_a_bug_is_told_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
