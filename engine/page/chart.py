@@ -53,7 +53,7 @@ def trend(values: Sequence[float | None], label: str, titles: Sequence[str] = ()
     known = [value for value in values if value is not None]
     low, high = min(known, default=0.0), max(known, default=0.0)
     if low < high:
-        low = 0.0 if 0 <= low <= high * 0.9 else low  # from nought, unless that would flatten what there is to see
+        low = 0.0 if 0 <= low <= high / 2 else low  # from nought, unless that would flatten what there is to see
     if low == high:
         low, high = low - 1, high + 1  # in the middle
     span = (high - low) or 1.0  # nought for what a float cannot tell from its neighbours

@@ -284,7 +284,7 @@ def past_runs() -> list[dict[str, Any]]:
         line |= {"run_id": f"run-{i}", "created_timestamp": f"2025-10-0{i + 1}T00:00:00Z", "seconds": 10.0 + i}
         line |= {"status": "failed" if i == 3 else "done", "errors": i % 2, "warnings": i % 3}
         line["nulls"] = {"orders.price": 0.08 if i == 8 else 0.001, "users.user_id": 0.0}
-        line["rows"] = {"orders": 1000 + 100 * i, "users": None if i == 4 else 500}
+        line["rows"] = {"orders": 500 + 200 * i, "users": None if i == 4 else 500}
         runs.append(line)
     return runs
 
