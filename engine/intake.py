@@ -11,15 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engine.checks import Result
+from engine.checks.anomaly import LOOK_BACK, Past, Watch
 from engine.errors import SourceError
 from engine.landing import Aside, InLedger, LandedTable, Remote, Replay
 from engine.ledger import File, Ledger, Quarantined, Read, make_folder
 from engine.outcome import SourceReport
 from engine.plan import Plan, SourcePlan
 from engine.sources import Shared
-from engine.stages import Newness, Progress, judge, judging_order, land_source
+from engine.stages import Newness, Progress, judge, judging_order, land_source, landed_report
 from engine.steps import reached
-from engine.types import compact, iso
+from engine.types import compact, iso, parse_moment
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +86,15 @@ class Intake:
         """The verdict on every table, in the order of the sources."""
         for source in judging_order(self.plan):
             self._judge(source)
-        declared = [source.name for source in self.plan.sources]
-        return sorted(self.reports, key=lambda source: declared.index(source.name))
+        return self.told()
+
+    def told(self) -> list[SourceReport]:
+        """What there is to tell of each source so far, in their order."""
+        found = {report.name: report for report in self.reports}
+        for source in self.plan.sources:
+            if source.name in self.bases and source.name in self.tables and source.name not in found:
+                found[source.name] = landed_report(source, self.tables[source.name])
+        return [found[source.name] for source in self.plan.sources if source.name in found]
 
     @cached_property
     def remote(self) -> Remote | None:
@@ -234,7 +243,9 @@ class Intake:
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
         newness = self._newness(read)
-        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, profiled=source.profile)
+        # The few rows that a replay takes back are not what the table looks like.
+        how: dict[str, Any] = {"profiled": source.profile and not self.replay, "watch": self._watch(source)}
+        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, **how)
         told, self.tables[source.name] = judged.report, judged.table
         self.reports.append(told)
         if told.report:
@@ -254,6 +265,29 @@ class Intake:
         self.ledger.judged(read, self.run_id, quarantined=judged.quarantined, profile=profile)
         self.reads[source.name] = read
         reached("table.judged")
+
+    def _watch(self, source: SourcePlan) -> Watch | None:
+        """What holds a profile against those that past runs accepted; None where nothing asks for it."""
+        suite = self.plan.suites.get(source.name)
+        if suite is None or not suite.anomalies:
+            return None
+        newest = max(LOOK_BACK, *(anomaly.runs for anomaly in suite.anomalies))
+        runs = {
+            r["run_id"]: parse_moment(r["created_timestamp"]) for r in self.ledger.runs(self.plan.pipeline, newest + 1)
+        }
+        mine = runs.pop(self.run_id)
+        # One at a time: a profile of a wide table is large, what is asked of it is not.
+        history = [
+            Past.of(when, kept.profile)
+            for run, when in runs.items()
+            for kept in self.ledger.profiles(self.plan.pipeline, source.name, run_id=run, accepted=True)
+        ]
+
+        def watch(profile: Mapping[str, Any]) -> list[Result]:
+            now = Past.of(mine, profile)
+            return [anomaly.judge(now, history) for anomaly in suite.anomalies]
+
+        return watch
 
     def _newness(self, read: Read) -> Newness:
         """Of the rows of a landed table, which no run has accepted yet, and which this one has read."""

@@ -61,6 +61,7 @@ class SourceReport:
         promise: what the reading vouches for.
         balance: what became of the rows.
         profile: of the rows that were judged, those that the checks set aside among them; None where none was made.
+        pii: columns whose values are not shown.
     """
 
     name: str
@@ -72,6 +73,7 @@ class SourceReport:
     promise: Promise = field(default_factory=Promise)
     balance: Balance = Balance()
     profile: Profile | None = None
+    pii: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -84,6 +86,7 @@ class SourceReport:
             "balance": self.balance.to_dict(),
             "validation": self.report.to_dict() if self.report else None,
             "profile": self.profile.summary() if self.profile else None,
+            "pii": list(self.pii),
         }
 
 
@@ -136,7 +139,14 @@ class ViewReport:
 
 @dataclass
 class RunReport:
-    """What a run did. ``status``: ``done``, or ``blocked`` when an ERROR check failed and nothing was published."""
+    """What a run did.
+
+    Attributes:
+        status: ``done``, or ``blocked`` when an ERROR check failed and nothing was published. In the report that is
+            kept of a run that raised: ``failed``, ``partial`` or ``interrupted``.
+        error: what it raised.
+        warnings: what went wrong beside the run, such as an alert that could not be delivered.
+    """
 
     run_id: str
     pipeline: str
@@ -147,6 +157,8 @@ class RunReport:
     views: list[ViewReport] = field(default_factory=list)
     feast: dict[str, Any] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -165,4 +177,6 @@ class RunReport:
             "views": [v.to_dict() for v in self.views],
             "feast": self.feast,
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+            "error": self.error,
+            "warnings": list(self.warnings),
         }

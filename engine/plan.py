@@ -21,7 +21,17 @@ from engine.features.sets import roles_of, view_of
 from engine.features.ways import MANY, spilled, ways
 from engine.objects import Objects
 from engine.sinks.paths import part_path
-from engine.spec import SETS, AnySource, FeastSpec, IncrementalSpec, Pipeline, SecretStr, ViewSpec, location_of
+from engine.spec import (
+    SETS,
+    AlertSpec,
+    AnySource,
+    FeastSpec,
+    IncrementalSpec,
+    Pipeline,
+    SecretStr,
+    ViewSpec,
+    location_of,
+)
 from engine.spec.plugins import BUILT_IN
 from engine.spec.rules import unknown
 from engine.types import Duration, iso, parse_moment
@@ -166,6 +176,7 @@ class Plan:
     ledger: SecretStr | None = None
     retention: Duration | None = None
     backfill: bool = False  # whether each as-of is published as soon as it has been computed
+    alerts: Mapping[str, AlertSpec] = field(default_factory=dict)
 
     @property
     def ledger_url(self) -> str | None:
@@ -181,6 +192,11 @@ class Plan:
     def quarantine(self) -> Path:
         """Where rows lie that were set aside."""
         return self.workdir / "quarantine" / self.pipeline
+
+    @property
+    def reports(self) -> Path:
+        """Where the reports of runs are kept."""
+        return self.workdir / "reports" / self.pipeline
 
     def as_backfill(self, views: Collection[str] = ()) -> Plan:
         """This plan, publishing each as-of as soon as it has been computed.
@@ -220,7 +236,7 @@ class Plan:
                         "severity": str(c.severity),
                         "description": c.description,
                     }
-                    for c in suite.checks
+                    for c in suite.listed
                 ]
                 for name, suite in self.suites.items()
             },
@@ -237,6 +253,10 @@ class Plan:
                 if self.feast
                 else None
             ),
+            "alerts": [
+                {"name": name, "on": list(alert.on), "by": "command" if alert.command else "webhook"}
+                for name, alert in self.alerts.items()
+            ],
         }
 
 
@@ -284,6 +304,7 @@ def compile_plan(
         base=pipeline.base,
         ledger=pipeline.ledger,
         retention=Duration(pipeline.retention) if pipeline.retention else None,
+        alerts=pipeline.alerts,
     )
 
 
@@ -302,6 +323,7 @@ def _suites(pipeline: Pipeline, as_of: datetime, workdir: Path, problems: list[P
                 memory_limit=pipeline.memory_limit,
                 spill=workdir / "spill",
                 base=pipeline.base,
+                pii=pipeline.sources[name].pii,
             )
         except ConfigError as error:
             problems += [replace(p, path=("validation", name, *p.path)) for p in error.problems]

@@ -55,7 +55,7 @@ def show_plan(plan: Plan) -> None:
         sources.add_row(source.name, source.spec.type, Text(source.location, overflow="fold"), _steps(source))
     checks = _table("Check", "source", "check", "column", "must hold", "if not")
     for name, suite in plan.suites.items():
-        for check in suite.checks:
+        for check in suite.listed:
             checks.add_row(
                 name,
                 check.check_name.removesuffix("_validation"),
@@ -75,6 +75,8 @@ def show_plan(plan: Plan) -> None:
         console.print(Text("Write", style="bold"), highlight=False)
         for line in _files(plan):
             console.print(Text(f"  {line}"), soft_wrap=True)
+    for name, alert in plan.alerts.items():
+        console.print(Text(f"Tell {name} of {', '.join(alert.on)}"), soft_wrap=True)
     if plan.feast:
         then = ", then loaded into its online store" if plan.feast.materialize else ""
         console.print(Text(f"Register with Feast in {plan.feast_repo}{then}"), soft_wrap=True)
@@ -145,11 +147,18 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
     if report.feast:
         loaded = " and loaded into its online store" if report.feast["materialized"] else ""
         console.print(Text(f"Registered with Feast in {report.feast['repo']}{loaded}"), soft_wrap=True)
+    _show_page(console, report, plan)
     seconds = sum(report.seconds.values())
     if report.status == "blocked":
         _show_blocked(report)
     else:
         console.print(Text(f"done in {seconds:.1f} s, in {plan.output}", style="bold green"), soft_wrap=True)
+
+
+def _show_page(console: Console, report: RunReport, plan: Plan) -> None:
+    page = plan.reports / f"{report.run_id}.html"
+    if page.exists():
+        console.print(Text(f"Report: {page}"), soft_wrap=True)
 
 
 def _read_notes(source: SourceReport) -> Iterator[str]:
@@ -240,11 +249,14 @@ def show_probes(probed: Sequence[Probed], *, quiet: bool = False) -> None:
 def show_kinds(kinds: Sequence[Kind]) -> None:
     """Prints the kinds of source there are."""
     console = _console()
-    table = _table("", "type", "reads", "keys", "from")
+    width = min(console.width, 100)  # of a pipe too: these are lines for people
     for kind in kinds:
         reads = Text(kind.description) if kind.problem is None else Text(f"cannot be used: {kind.problem}", "bold red")
-        table.add_row(kind.type, reads, Text(", ".join(kind.keys)), Text(f"{kind.package}\n{kind.target}"))
-    console.print(table)
+        body = Table.grid(padding=(0, 2, 0, 0))
+        body.add_row(Text("keys", style="dim"), Text(", ".join(kind.keys), overflow="fold"))
+        body.add_row(Text("from", style="dim"), Text(f"{kind.package}, {kind.target}", overflow="fold"))
+        console.print(Text.assemble((kind.type, "bold"), "  ", reads), width=width)
+        console.print(Padding(body, (0, 0, 1, 2)), width=width)
 
 
 def show_errors(report: RunReport) -> None:

@@ -11,12 +11,13 @@ import logging
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.bulletin import conclude
 from engine.errors import LedgerError, MaestroError, UsageError, did_you_mean, is_interrupt
 from engine.extraction import Extraction
 from engine.intake import Intake, Replaying, remote_of
@@ -121,7 +122,8 @@ def execute(
     _check_names(plan, reread)
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
     secrets |= {s for objects in (plan.output, plan.store) if isinstance(objects, Objects) for s in objects.secrets}
-    with Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
+    # What is told of a run is told once its lease is free: whoever is told may take long to answer.
+    with ExitStack() as after, Ledger(plan.workdir, plan.ledger_url) as ledger, ledger.lease(plan.pipeline):
         last = ledger.unfinished(plan.pipeline) if resume else None
         if not is_current(plan) or (resume and (last is None or last["run_id"] != resume.run_id)):
             raise LedgerError(
@@ -141,38 +143,27 @@ def execute(
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
+        after.callback(conclude, plan, report)
         intake = Intake(plan, ledger, run_id, progress or Silent(), frozenset(reread), replay)
         run = _Run(plan, ledger, report, intake, refit, progress or Silent())
         try:
             run.execute()
         except MaestroError as error:
-            status = "partial" if run.has_achieved else "failed"
-            _end(ledger, run_id, status, error.to_dict())
+            status = run.end("partial" if run.has_achieved else "failed", error.to_dict())
             log.info("run %s: %s: %s", run_id, status, error.code, extra={"run_id": run_id, "code": error.code})
             raise
         except BaseException as error:
             if is_interrupt(error):
-                _end(ledger, run_id, "interrupted")
+                run.end("interrupted")
                 raise KeyboardInterrupt from None
             text = redact(f"{type(error).__name__}: {error}", secrets)
-            status = "partial" if run.has_achieved else "failed"
-            _end(ledger, run_id, status, {"code": "internal", "message": text})
+            run.end("partial" if run.has_achieved else "failed", {"code": "internal", "message": text})
             if redact(str(error), secrets) != str(error):
                 raise RuntimeError(text) from None
             raise
-        ledger.finish(run_id, report.status)
-        reached("run.finished")
-        run.collect()
+        run.finish()
     log.info("run %s is %s", run_id, report.status, extra={"run_id": run_id, "status": report.status})
     return report
-
-
-def _end(ledger: Ledger, run_id: str, status: str, error: Mapping[str, Any] | None = None) -> None:
-    """Records that a run did not come to its end; where even that fails, the error it failed by is what is raised."""
-    try:
-        ledger.finish(run_id, status, error)
-    except LedgerError as lost:
-        log.warning("run %s is %s, which could not be recorded: %s", run_id, status, lost.message)
 
 
 def _check_names(plan: Plan, reread: Collection[str]) -> None:
@@ -230,6 +221,27 @@ class _Run:
                 self._feast(repo)
         self.report.status = "done"
 
+    def finish(self) -> None:
+        """Records that the run came to its end; what fails now is told in its report, too."""
+        try:
+            self.ledger.finish(self.report.run_id, self.report.status)
+            reached("run.finished")
+            self.collect()
+        except MaestroError as error:
+            self.report.error = error.to_dict()
+            raise
+
+    def end(self, status: str, error: Mapping[str, Any] | None = None) -> str:
+        """Records that the run did not come to its end, in the ledger and in its report, and gives its status; where
+        the former fails, the error it failed by is what is raised."""
+        self.report.status, self.report.error = status, dict(error) if error else None
+        self.report.sources = self.intake.told()
+        try:
+            self.ledger.finish(self.report.run_id, status, error)
+        except LedgerError as lost:
+            log.warning("run %s is %s, which could not be recorded: %s", self.report.run_id, status, lost.message)
+        return status
+
     @property
     def has_achieved(self) -> bool:
         """Whether something of this run stays, should it fail."""
@@ -256,8 +268,10 @@ class _Run:
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        self.report.seconds[stage] = self.report.seconds.get(stage, 0.0) + time.monotonic() - started
+        try:
+            yield
+        finally:
+            self.report.seconds[stage] = self.report.seconds.get(stage, 0.0) + time.monotonic() - started
 
     def _publish_together(self, staging: Staging, repo: FeatureRepo | None) -> None:
         """Nothing is published before all has been computed."""

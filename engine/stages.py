@@ -19,6 +19,7 @@ from engine.sources import Shared, open_source, reading
 
 if TYPE_CHECKING:
     from engine.checks import Report
+    from engine.checks.anomaly import Watch
     from engine.checks.suite import Judgement
     from engine.profile import Profiler
 
@@ -130,6 +131,7 @@ def judge(
     aside: Aside | None = None,
     *,
     profiled: bool = False,
+    watch: Watch | None = None,
 ) -> Judged:
     """The verdict on a landed table, and the table without the rows that its checks set aside.
 
@@ -141,6 +143,7 @@ def judge(
         newness: default: all rows are new, and the run's own.
         aside: where rows in quarantine go; default: they are only counted.
         profiled: whether to make a profile of the rows that are judged one by one.
+        watch: what holds that profile against those of past runs.
     """
     newness, aside, table = newness or Newness(), aside or Aside(), tables[source.name]
     suite = plan.suites.get(source.name)
@@ -171,6 +174,8 @@ def judge(
         report = suite.report(found)
     else:
         report = suite.report(found, suite.judge(left.scan(), scope="table", origins=left.origins()))
+    if profiler and watch:
+        report = replace(report, results=(*report.results, *watch(profiler.profile().summary())))
     return _judged(source, table, left, report=report, balance=sums.balance(), quarantined=kept, profiler=profiler)
 
 
@@ -179,6 +184,12 @@ def _profiler(source: SourcePlan, rows: Rows) -> Profiler:
 
     with reading("the landed rows", source.name):
         return Profiler(rows.scan().collect_schema(), source.spec.pii)
+
+
+def landed_report(source: SourcePlan, table: LandedTable) -> SourceReport:
+    """What there is to tell of a table that was not judged."""
+    told = SourceReport(source.name, source.location, table.metrics, mode=source.mode, promise=table.promise)
+    return replace(told, balance=_Sums(table, Newness()).balance(), pii=source.spec.pii)
 
 
 def _judged(
@@ -202,6 +213,7 @@ def _judged(
     told = SourceReport(
         source.name, source.location, metrics, report, state, source.mode, landed.promise, balance, profile
     )
+    told.pii = source.spec.pii
     return Judged(told, replace(left, metrics=metrics), quarantined)
 
 

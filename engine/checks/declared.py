@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from engine.checks.anomaly import Anomaly
 from engine.checks.categorical import Categorical
 from engine.checks.check import Check
 from engine.checks.compare import Compare
@@ -25,7 +26,12 @@ from engine.checks.uniqueness import Uniqueness
 from engine.spec import ALL, ValidationSpec
 from engine.types import Severity
 
-WARNINGS = ("range", "freshness", "distribution")  # what fails these is a WARNING by default, all else an ERROR
+WARNINGS = (
+    "range",
+    "freshness",
+    "distribution",
+    "anomaly",
+)  # what fails these is a WARNING by default, all else an ERROR
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,13 @@ class Declared:
         yield from self._of_values()
         yield from self._of_rows()
         yield from self._of_the_table()
+
+    def anomalies(self) -> Iterator[Anomaly]:
+        """The figures that are held against past runs."""
+        if found := self.spec.anomalies:
+            for figure, column in found.figures:
+                name = figure if column is None else f"{figure}.{column}"
+                yield Anomaly(figure, column, self._severity("anomaly", name), found.runs, found.tolerance)
 
     def _severity(self, family: str, name: str | None = None) -> Severity:
         default = Severity.WARNING if family in WARNINGS else Severity.ERROR

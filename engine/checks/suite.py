@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.checks.anomaly import Anomaly
 from engine.checks.check import CannotRun, Check, Measures, RowWise
 from engine.checks.custom import Custom
 from engine.checks.declared import Declared
 from engine.checks.foreign_key import ForeignKey
+from engine.checks.masking import masked
 from engine.checks.pattern import Pattern, regex_fault
 from engine.checks.result import Report, Result
 from engine.checks.rules import condition_fault, function_fault
@@ -65,9 +67,11 @@ class Suite:
         spill: the folder for what does not fit into it; None is one of the system's temporary folders.
         sample_size: how many failing rows each result shows.
         base: the folder in which modules of custom functions are looked for first.
+        pii: columns whose values results do not show.
 
     Attributes:
         checks: what will be checked, in the order of the results.
+        anomalies: what runs check besides, against past ones.
 
     Raises:
         ConfigError: the declaration is not written as it must be.
@@ -83,10 +87,12 @@ class Suite:
         spill: Path | None = None,
         sample_size: int = SAMPLE_SIZE,
         base: Path | None = None,
+        pii: Collection[str] = (),
     ) -> None:
-        self.checks: tuple[Check, ...] = tuple(
-            Declared(spec if isinstance(spec, ValidationSpec) else _parsed(spec)).checks()
-        )
+        declared = Declared(spec if isinstance(spec, ValidationSpec) else _parsed(spec))
+        self.checks: tuple[Check, ...] = tuple(declared.checks())
+        self.anomalies: tuple[Anomaly, ...] = tuple(declared.anomalies())
+        self._pii = frozenset(pii)
         self._key_columns = tuple(key_columns)
         self._as_of = None if as_of is None else parse_moment(as_of)
         self._memory_limit = memory_limit
@@ -96,6 +102,11 @@ class Suite:
         self._base = base
         if problems := list(_pattern_problems(self.checks)):
             raise ConfigError(problems)
+
+    @property
+    def listed(self) -> tuple[Check | Anomaly, ...]:
+        """Everything that a run checks, for plans."""
+        return (*self.checks, *self.anomalies)
 
     @property
     def references(self) -> frozenset[str]:
@@ -246,7 +257,7 @@ class Suite:
         results = {i: result for judgement in judgements for i, result in judgement.results.items()}
         return Report(
             datetime.now(UTC),
-            tuple(results[i] for i in range(len(self.checks))),
+            tuple(masked(results[i], check, self._pii) for i, check in enumerate(self.checks)),
             judgements[0].rows,
             sum(judgement.quarantined for judgement in judgements),
             sum(judgement.dropped for judgement in judgements),

@@ -98,7 +98,7 @@ def _check(options: argparse.Namespace) -> int:
     pipeline = load_pipeline(options.pipeline)
     plan = compile_plan(pipeline, history=False)
     check_rules(pipeline, plan)
-    checks = sum(len(suite.checks) for suite in plan.suites.values())
+    checks = sum(len(suite.listed) for suite in plan.suites.values())
     features = sum(len(view.view.features) for view in plan.views)
     found = {"sources": len(plan.sources), "checks": checks, "views": len(plan.views), "features": features}
     if options.connect:

@@ -99,6 +99,7 @@ def _look_up(plan: Plan, folder: Path) -> str:
             f"  features = [{_VIEW + ':tasks_completed_7d'!r}]",
             f"  store.get_online_features(features, entity_rows=[{{'user_id': {_USER!r}}}]).to_dict()",
             "",
+            f"Read the report in a browser: {_command()} report {pipeline} --serve",
             f"Open {pipeline}, change it, and run it again: {_command()} run {pipeline}",
             "",
         ]

@@ -310,7 +310,7 @@ class Fetcher:
                     sent = self._client.build_request("GET", url, headers=extra)
                 else:
                     sent = request
-            with _quiet(lambda: self._secrets):
+            with quiet(lambda: self._secrets):
                 response = self._client.send(sent, stream=True)
                 try:
                     if response.status_code not in REDIRECTS or "Location" not in response.headers:
@@ -512,7 +512,7 @@ def _secrets(spec: ApiSpec) -> frozenset[str]:
 
 
 @contextmanager
-def _quiet(secrets: Callable[[], frozenset[str]]) -> Iterator[None]:
+def quiet(secrets: Callable[[], frozenset[str]]) -> Iterator[None]:
     """Keep secrets and query strings out of what httpx and httpcore log."""
 
     def clean(record: logging.LogRecord) -> bool:

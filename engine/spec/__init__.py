@@ -8,6 +8,8 @@ that span several keys are the ``problems`` of their class; rules that need the 
 from pydantic import SecretStr
 
 from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
+from engine.spec.alerts import AlertSpec
+from engine.spec.anomalies import Anomalies
 from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
@@ -36,6 +38,8 @@ __all__ = [
     "SETS",
     "SUFFIXES",
     "AggregateSpec",
+    "AlertSpec",
+    "Anomalies",
     "AnySource",
     "ApiSpec",
     "AttributeSpec",

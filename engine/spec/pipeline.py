@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StringConst
 
 from engine.errors import ConfigError, Problem, dotted
 from engine.problems import problems_of
+from engine.spec.alerts import AlertSpec
 from engine.spec.features import FeastSpec, ViewSpec
 from engine.spec.plugins import with_plug_ins
 from engine.spec.rules import Place, renamed, unknown
@@ -74,6 +75,7 @@ class Pipeline(Spec):
     output: OutputSpec = OutputSpec()
     landing: Annotated[LandingSpec | None, Field(description="default: in workdir")] = None
     feast: FeastSpec | None = None
+    alerts: Annotated[dict[Name, AlertSpec], Field(description="name: who is told of a run, and when")] = {}
 
     _base: Path | None = PrivateAttr(default=None)
     _locator: Locator | None = PrivateAttr(default=None)
@@ -104,7 +106,13 @@ class Pipeline(Spec):
             yield from checks.problems(path)
             yield from renamed(path, self.sources[name].column_mapping, checks.named_columns())
             yield from self._reference_problems(path, checks)
+            profile = self.sources[name].profile
+            if checks.anomalies and not (self.profile if profile is None else profile):
+                message = "there is nothing to hold against past runs: no profile of this source is kept"
+                yield Problem("config.anomalies", message, (*path, "anomalies"), fix="remove profile: false")
         yield from self._path_problems()
+        for name, alert in self.alerts.items():
+            yield from alert.problems(("alerts", name))
         if self.ledger and not self.ledger.get_secret_value().startswith(("postgresql://", "postgres://")):
             yield Problem(
                 "config.ledger",

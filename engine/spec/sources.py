@@ -53,7 +53,11 @@ class SourceSpec(Spec):
     deduplicate: Deduplicate | None = None
     contract: ContractKey = None
     pii: Annotated[
-        Columns, Field(description="columns about persons: profiles keep no value of theirs, nor what gives one away")
+        Columns,
+        Field(
+            description="columns about persons: no report shows, and no profile keeps, a value of theirs or what gives "
+            "one away"
+        ),
     ] = ()
     profile: Annotated[
         bool | None, Field(description="whether each run keeps a profile of the table; default: the pipeline's profile")

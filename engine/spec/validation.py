@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_core import PydanticCustomError
 
 from engine.errors import Problem
+from engine.spec.anomalies import Anomalies
 from engine.spec.rules import Place, unknown
 from engine.spec.scalars import (
     BOUND_TEXT,
@@ -41,7 +42,7 @@ ROW_WISE = (
     "custom",
 )
 ALL = "all"  # the entry of on_violation, max_failed and where that holds where no other does
-FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count")
+FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count", "anomaly")
 
 
 class Freshness(Spec):
@@ -247,6 +248,9 @@ class ValidationSpec(Spec):
         dict[Text, Annotated[Custom, BeforeValidator(_custom, json_schema_input_type=str | Custom)]],
         Field(description="name: SQL boolean expression, false breaks it; or {function: module:name}, a Polars one"),
     ] = {}
+    anomalies: Annotated[
+        Anomalies | None, Field(description="figures held against those of past runs; judged by runs only")
+    ] = None
     severity: Annotated[
         dict[Text, Literal["error", "warning", "info"]],
         Field(description="family or family.column: severity of a failed check"),
@@ -285,6 +289,7 @@ class ValidationSpec(Spec):
             "freshness": (self.freshness.timestamp_column,) if self.freshness else (),
             "distribution": tuple(self.distribution),
             "row_count": (),
+            "anomaly": self.anomalies.names if self.anomalies else (),
         }
         return table[family]
 
@@ -306,6 +311,11 @@ class ValidationSpec(Spec):
             found += [(("compare", i, "left"), rule.left), (("compare", i, "right"), rule.right)]
         for i, key in enumerate(self.foreign_keys):
             found += [(("foreign_keys", i), c) for c in key.columns]
+        if self.anomalies:
+            for name in ("null_rate", "mean"):
+                found += [(("anomalies", name, i), c) for i, c in enumerate(getattr(self.anomalies, name))]
+            if self.anomalies.freshness:
+                found.append((("anomalies", "freshness"), self.anomalies.freshness))
         if self.freshness:
             found.append((("freshness", "timestamp_column"), self.freshness.timestamp_column))
         return found

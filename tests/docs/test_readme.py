@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import sqlite3
@@ -322,8 +323,55 @@ def test_the_declared_view_runs_as_it_stands(tmp_path: Path) -> None:
     assert (two["orders"], two["spent_30d"], two["tier"], two["growth"], two["is_new"]) == (0, None, "none", 0.0, True)
 
 
+def test_the_anomalies_example_runs_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    sources = "sources: {orders: {type: file, path: orders.parquet}}"
+    path.write_text(f"version: 1\nname: shop\n{sources}\n{next(b for b in blocks('yaml') if 'tolerance: 5' in b)}")
+    orders = pl.DataFrame({"total": [1.0, None], "ordered_at": [datetime(2025, 10, 4, tzinfo=UTC)] * 2})
+    for rows in (1, 1, 1, 1, 1, 2):
+        pl.concat([orders] * rows).write_parquet(tmp_path / "orders.parquet")
+        report = run_pipeline(load_pipeline(path)).sources[0].report
+    assert report is not None
+    found = {r.name: (r.passed, str(r.severity)) for r in report.results if r.check_name == "anomaly_validation"}
+    assert found == {
+        "anomaly.row_count": (False, "warning"),
+        "anomaly.null_rate.total": (True, "info"),
+        "anomaly.mean.total": (True, "info"),
+        "anomaly.freshness.ordered_at": (True, "info"),
+    }
+
+
+def test_the_report_example_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "orders.csv").write_text("order_id,total,email\n1,5,ada@example.com\n2,5000,bob@example.com\n")
+    (tmp_path / "tell.py").write_text(
+        "import json, sys; json.dump([sys.argv[1:], json.load(sys.stdin)], open('told.json', 'w'))"
+    )
+    (tmp_path / "pipeline.yaml").write_text(
+        f"version: 1\nname: shop\n{next(b for b in blocks('yaml') if 'alerts:' in b)}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with rest.running(lambda _: rest.Answer(b"ok")) as server:
+        monkeypatch.setenv("SLACK_URL", server.url)
+        assert main(["run", "pipeline.yaml", "--quiet"]) == 0
+        [asked] = server.requests
+    words, told = json.loads((tmp_path / "told.json").read_text())
+    assert (words, told["events"], told["checks"][0]["check"]) == (["orders"], ["warning"], "range.total")
+    assert "Done, with 1 warning in 3 checks" in json.loads(asked.body)["text"]
+    [commands] = [block for block in blocks("sh") if "report pipeline.yaml --out" in block]
+    for line in commands.splitlines()[:2]:
+        assert main(line.partition("#")[0].split()[1:]) == 0
+    capsys.readouterr()
+    pages = "".join(path.read_text() for path in (tmp_path / "public").iterdir())
+    assert "range.total" in pages
+    assert "example.com" not in pages
+
+
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (9, 5)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (11, 5)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

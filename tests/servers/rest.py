@@ -20,6 +20,7 @@ class Request:
     params: dict[str, str]
     headers: dict[str, str]
     form: dict[str, str] = field(default_factory=dict)  # of a POST
+    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def running(answer: Callable[[Request], Answer]) -> Iterator[Rest]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             posted = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers), dict(parse_qsl(posted)))
+            request = Request(
+                parts.path, dict(parse_qsl(parts.query)), dict(self.headers), dict(parse_qsl(posted)), posted
+            )
             rest.requests.append(request)
             said = answer(request)
             body = said.body if isinstance(said.body, bytes) else json.dumps(said.body).encode()

@@ -1,0 +1,94 @@
+"""What was published, and how long each stage took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.page import chart
+from engine.page.figures import cut, figure, note, number, percent, plural, pointer, seconds, table, whole
+from engine.page.html import Markup, Node, el
+
+LISTED = 400
+STAGES = ("read", "check", "compute", "publish", "feast")
+
+Json = Mapping[str, Any]
+
+
+def published(report: Json) -> Markup:
+    """The files of each view, and what a reader of the features should know."""
+    rows: list[list[Node]] = []
+    notes: list[str] = []
+    for i, view in enumerate(report.get("views") or ()):
+        files, counts = view.get("files") or (), view.get("rows") or ()
+        for j, file in enumerate(files):
+            again = " (again: its definition changed)" if file in (view.get("again") or ()) else ""
+            count = figure(report, pointer("views", i, "rows", j)) if j < len(counts) else None
+            rows.append([str(view.get("name")), count, el("code", file), again])
+        notes += _notes(view)
+    feast = report.get("feast")
+    if feast:
+        loaded = " and loaded into its online store" if feast.get("materialized") else ""
+        notes.append(f"Registered with Feast in {feast.get('repo')}{loaded}.")
+    body: Node = note("Nothing was published by this run.")
+    if rows:
+        lines = [[name, count, [file, again]] for name, count, file, again in rows[:LISTED]]
+        left = len(rows) - len(lines)
+        body = [
+            table("Published files", ("View", "Rows", "File"), lines, numbers=(1,), class_="files"),
+            note(f"… and {plural(left, 'more file')}.") if left else None,
+        ]
+    listed = el("ul", [el("li", cut(text, 500)) for text in notes[:LISTED]], class_="notes") if notes else None
+    return el("section", el("h2", "What was published", id="published"), body, listed, aria_labelledby="published")
+
+
+def _notes(view: Json) -> Iterator[str]:
+    name = view.get("name")
+    if view.get("settings"):
+        yield f"{name}: " + ", ".join(f"{k} = {v}" for k, v in view["settings"].items()) + "."
+    for role, columns in (view.get("timeless_attributes") or {}).items():
+        yield f"{name}: taken as they stood when read, whatever the as-of: {role} {', '.join(columns)}."
+    for role, columns in (view.get("absent_columns") or {}).items():
+        yield f"{name}: {role} has no {', '.join(columns)}, read as null."
+    for role, counts in (view.get("left_out") or {}).items():
+        said = [f"{whole(n)} with a {str(k).removesuffix('s').replace('_', ' ')}" for k, n in counts.items() if n]
+        if said:
+            yield f"{name}: rows of {role} that took part in nothing: {', '.join(said)}."
+    for dropped in view.get("dropped") or ():
+        if dropped:
+            yield f"{name}: {plural(dropped, 'row')} dropped for a null feature."
+    for clipped in view.get("clipped") or ():
+        if clipped:
+            yield f"{name}: beyond the pinned range, clipped: " + ", ".join(
+                f"{k} ({whole(n)})" for k, n in clipped.items()
+            )
+    for columns in view.get("all_null") or ():
+        if columns:
+            yield f"{name}: all null, nothing to impute from: {', '.join(columns)}."
+
+
+def stages(report: Json) -> Markup | None:
+    """A bar of the stages, and a table."""
+    took: Mapping[str, float] = report.get("seconds") or {}
+    if not took:
+        return None
+    order = [s for s in STAGES if s in took] + [s for s in took if s not in STAGES]
+    total = sum(took.values())
+    classes = [f"s{i % chart.SERIES}" for i in range(len(order))]
+    rows: list[list[Node]] = [
+        [
+            [el("span", class_=f"key {kind}"), f" {stage}"],
+            figure(report, pointer("seconds", stage), seconds),
+            percent(took[stage] / total) if total else "–",
+        ]
+        for stage, kind in zip(order, classes, strict=True)
+    ]
+    rows.append(["all", seconds(total), ""])
+    spoken = ", ".join(f"{stage} {number(took[stage])} s" for stage in order)
+    return el(
+        "section",
+        el("h2", "How long it took", id="stages"),
+        chart.parts([took[stage] for stage in order], classes, spoken),
+        table("Seconds by stage", ("Stage", "Time", "Share"), rows, numbers=(1, 2), class_="stages"),
+        aria_labelledby="stages",
+    )
