@@ -53,6 +53,7 @@ REPORTING = (
     "validate",
     "profile",
     "sources",
+    "profile",
 )
 
 
