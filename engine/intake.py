@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engine.baselines import past_of
 from engine.errors import SourceError
 from engine.landing import Aside, InLedger, LandedTable, Remote, Replay
 from engine.ledger import File, Ledger, Quarantined, Read, make_folder
@@ -49,6 +50,7 @@ class Intake:
     """The tables of a run.
 
     Attributes:
+        created: when the run began.
         reread: sources that are read from the beginning.
         replay: what is taken back from quarantine, instead of reading any source.
         tables: as they landed; once they are judged, without the rows set aside.
@@ -61,6 +63,7 @@ class Intake:
     ledger: Ledger
     run_id: str
     progress: Progress
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
     reread: frozenset[str] = frozenset()
     replay: Replaying | None = None
     tables: dict[str, LandedTable] = field(default_factory=dict)
@@ -234,7 +237,9 @@ class Intake:
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
         newness = self._newness(read)
-        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, profiled=source.profile)
+        past = past_of(self.ledger, self.plan, source.name, self.created, self.run_id)
+        how: dict[str, Any] = {"profiled": source.profile, "past": past}
+        judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, **how)
         told, self.tables[source.name] = judged.report, judged.table
         self.reports.append(told)
         if told.report:

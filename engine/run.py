@@ -141,7 +141,7 @@ def execute(
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
-        intake = Intake(plan, ledger, run_id, progress or Silent(), frozenset(reread), replay)
+        intake = Intake(plan, ledger, run_id, progress or Silent(), created, frozenset(reread), replay)
         run = _Run(plan, ledger, report, intake, refit, progress or Silent())
         try:
             run.execute()

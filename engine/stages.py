@@ -20,6 +20,7 @@ from engine.sources import Shared, open_source, reading
 if TYPE_CHECKING:
     from engine.checks import Report
     from engine.checks.suite import Judgement
+    from engine.drift import Past
     from engine.profile import Profiler
 
 
@@ -130,6 +131,7 @@ def judge(
     aside: Aside | None = None,
     *,
     profiled: bool = False,
+    past: Past | None = None,
 ) -> Judged:
     """The verdict on a landed table, and the table without the rows that its checks set aside.
 
@@ -141,6 +143,7 @@ def judge(
         newness: default: all rows are new, and the run's own.
         aside: where rows in quarantine go; default: they are only counted.
         profiled: whether to make a profile of the rows that are judged one by one.
+        past: finds the baseline of drift; default: baselines in files only.
     """
     newness, aside, table = newness or Newness(), aside or Aside(), tables[source.name]
     suite = plan.suites.get(source.name)
@@ -161,7 +164,8 @@ def judge(
         origins=rows.origins(),
         references={name: tables[name].scan() for name in suite.references},
         quarantine=Quarantine(path, aside.run, aside.read) if path else None,
-        witness=profiler.add if profiler else None,
+        witness=profiler,
+        past=past,
     )
     with reading("the landed rows", source.name):
         left = rows.without(found.removed, folder)

@@ -8,6 +8,7 @@ that span several keys are the ``problems`` of their class; rules that need the 
 from pydantic import SecretStr
 
 from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
+from engine.spec.drift import DriftBaseline, DriftSpec, DriftThresholds
 from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
@@ -42,6 +43,9 @@ __all__ = [
     "Csv",
     "DatabaseSpec",
     "Deduplicate",
+    "DriftBaseline",
+    "DriftSpec",
+    "DriftThresholds",
     "EntitiesSpec",
     "FeastSpec",
     "FileKeys",

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from pydantic_core import PydanticCustomError
 
 from engine.errors import Problem
+from engine.spec.drift import DriftSpec
 from engine.spec.rules import Place, unknown
 from engine.spec.scalars import (
     BOUND_TEXT,
@@ -41,7 +42,7 @@ ROW_WISE = (
     "custom",
 )
 ALL = "all"  # the entry of on_violation, max_failed and where that holds where no other does
-FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count")
+FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count", "drift")
 
 
 class Freshness(Spec):
@@ -247,6 +248,7 @@ class ValidationSpec(Spec):
         dict[Text, Annotated[Custom, BeforeValidator(_custom, json_schema_input_type=str | Custom)]],
         Field(description="name: SQL boolean expression, false breaks it; or {function: module:name}, a Polars one"),
     ] = {}
+    drift: Annotated[DriftSpec | None, Field(description="compare each column with what it was")] = None
     severity: Annotated[
         dict[Text, Literal["error", "warning", "info"]],
         Field(description="family or family.column: severity of a failed check"),
@@ -285,6 +287,7 @@ class ValidationSpec(Spec):
             "freshness": (self.freshness.timestamp_column,) if self.freshness else (),
             "distribution": tuple(self.distribution),
             "row_count": (),
+            "drift": (self.drift.columns or ()) if self.drift else (),
         }
         return table[family]
 
@@ -301,6 +304,7 @@ class ValidationSpec(Spec):
         found += [(("not_null", i), c) for i, c in enumerate(self.not_null)]
         found += [(("patterns", c), c) for c in self.patterns]
         found += [(("lengths", c), c) for c in self.lengths]
+        found += [(("drift", "columns", i), c) for i, c in enumerate(self.columns("drift"))]
         found += [(("increasing", i), rule.column) for i, rule in enumerate(self.increasing)]
         for i, rule in enumerate(self.compare):
             found += [(("compare", i, "left"), rule.left), (("compare", i, "right"), rule.right)]
@@ -322,7 +326,7 @@ class ValidationSpec(Spec):
                 message = f"the length of {column!r} is empty: {fewest} is above {most}"
                 place = (*path, "lengths", column)
                 yield Problem("config.range", message, place, allowed="[min, max]", fix="swap the two")
-        yield from self._row_count_problems(path)
+        yield from self._table_problems(path)
         for i, key in enumerate(self.foreign_keys):
             if len(key.columns) != len(key.to):
                 message = f"{len(key.columns)} columns refer to {len(key.to)}"
@@ -342,7 +346,9 @@ class ValidationSpec(Spec):
             families = ROW_WISE if option == "on_violation" else (*ROW_WISE, "uniqueness")
             yield from self._entry_problems((*path, option), entries, families)
 
-    def _row_count_problems(self, path: Place) -> Iterator[Problem]:
+    def _table_problems(self, path: Place) -> Iterator[Problem]:
+        if self.drift:
+            yield from self.drift.problems((*path, "drift"))
         counts = self.row_count
         if counts is None:
             return
@@ -363,6 +369,8 @@ class ValidationSpec(Spec):
                 yield Problem("config.not_row_wise", message, where, allowed=", ".join(families), fix="remove it")
             elif family not in families:
                 yield unknown(where, "check family", family, families)
+            elif family == "drift" and self.drift and self.drift.columns is None:
+                continue  # of any column
             elif dot and column not in self.columns(family):
                 yield unknown(where, f"column of the {family} checks", column, self.columns(family))
 

@@ -38,6 +38,7 @@ COMMANDS = (
     "validate",
     "profile",
     "suggest",
+    "drift",
 )
 REPORTING = (
     "check",
@@ -53,6 +54,7 @@ REPORTING = (
     "validate",
     "profile",
     "sources",
+    "drift",
     "profile",
 )
 
