@@ -74,6 +74,10 @@ class ViewSpec(Spec):
     default_availability_hours: Annotated[
         Finite, Field(ge=0, description="user set: hours a week where a user's own are not known")
     ] = 40.0
+    ttl: Annotated[
+        DurationText | None,
+        Field(description="how long a published row holds, such as 30d; default: until a newer one"),
+    ] = None
     features: Annotated[
         Columns | None, Field(min_length=1, description="which features to publish; default: all of the set")
     ] = None
