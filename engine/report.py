@@ -298,6 +298,14 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     _console().print(table)
 
 
+def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows."""
+    table = _table("", *(rows[0] if rows else ["no rows"]))
+    for row in rows:
+        table.add_row(*(Text(_shown(value)) for value in row.values()))
+    _console().print(table)
+
+
 def _shown(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(value)
 

@@ -15,10 +15,11 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from engine.checks.result import json_ready
 from engine.errors import DataError, SinkError, UsageError, did_you_mean, nearest
 from engine.features.past import ROW, Past, looked_up, narrow
 from engine.features.spill import looked_up_on_disk
-from engine.frames import column, reading, scan, to_lazy
+from engine.frames import column, reading, scan, to_lazy, to_rows
 from engine.moments import readable, unreadable
 from engine.plan import Plan, compile_plan
 from engine.published import Published
@@ -106,13 +107,11 @@ def write_training_set(
     made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names)
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        made.lazy().sink_parquet(staged, compression="zstd", maintain_order=True)
+        made.lazy().sink_parquet(staged, compression="snappy", maintain_order=True)
         with staged.open("rb") as handle:
             os.fsync(handle.fileno())
         staged.replace(target)
     except (OSError, pl.exceptions.PolarsError) as error:
-        if made.error is not None:
-            raise made.error from None
         raise SinkError(
             f"cannot write: {getattr(error, 'strerror', None) or error}",
             code="training.unwritable",
@@ -122,6 +121,25 @@ def write_training_set(
     finally:
         staged.unlink(missing_ok=True)
     return Written(str(target), made.rows, made.matched, made.names)
+
+
+def first_rows(
+    pipeline: Pipeline,
+    entities: Any,
+    count: int,
+    *,
+    features: str | Sequence[str],
+    timestamp: str = TIMESTAMP,
+    full_names: bool = False,
+) -> list[dict[str, Any]]:
+    """The first rows of `training_set` as JSON-ready values.
+
+    Raises:
+        ConfigError, UsageError, DataError: as there.
+    """
+    made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names)
+    found = pl.concat(made.slices([*made.schema, *made.names], count))
+    return [json_ready(row) for row in to_rows(found)]
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,6 @@ class _TrainingSet:
         self._check(pasts)
         self.views = _named(pasts, list(self.schema), full)
         self.rows, self.matched = 0, dict.fromkeys(wanted, 0)
-        self.error: Exception | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -165,16 +182,12 @@ class _TrainingSet:
         """The rows in slices, as Polars asks for them."""
         wanted = [*self.schema, *self.names] if columns is None else columns
         self.rows, self.matched = 0, dict.fromkeys(self.matched, 0)
-        try:
-            for frame in self._slices(wanted, limit):
-                self.rows += frame.height
-                chosen = frame.select(map(column, wanted))
-                yield chosen if predicate is None else chosen.filter(predicate)
-        except Exception as error:
-            self.error = error  # Polars makes one of its own of it
-            raise
+        for frame in self.slices(wanted, limit):
+            self.rows += frame.height
+            chosen = frame.select(map(column, wanted))
+            yield chosen if predicate is None else chosen.filter(predicate)
 
-    def _slices(self, wanted: Sequence[str], limit: int | None) -> Iterator[pl.DataFrame]:
+    def slices(self, wanted: Sequence[str], limit: int | None) -> Iterator[pl.DataFrame]:
         views = [chosen for view in self.views if (chosen := _only(view, wanted))]
         used = {*wanted, self.timestamp}.union(*(view.past.keys for view in views))
         with _folder(self.spill) as folder, ExitStack() as stack:
@@ -213,9 +226,8 @@ class _TrainingSet:
             keys,
             view.past,
             self.schema,
-            size=size,
-            memory_limit=self.memory_limit,
-            keys_bytes=size_of(self.memory_limit) // 4,
+            size=max(1, size // 2),  # the other half is for what sorts
+            memory=size_of(self.memory_limit) // 2,
             folder=folder,
         )
         return _Stream(stack.enter_context(closing(found)), view.past)
@@ -224,7 +236,7 @@ class _TrainingSet:
         """How many entity rows are looked at together."""
         own = sample.estimated_size() / max(1, sample.height)
         features = sum(_width(dtype) for view in views for dtype in view.past.features.values())
-        size = size_of(self.memory_limit) / 2 / (2 * own + 2 * features + 64 * len(views))
+        size = size_of(self.memory_limit) / (3 * (own + features) + 64 * len(views))
         return int(min(max(size, _FEWEST), _MOST))
 
     def _check(self, pasts: Sequence[Past]) -> None:
@@ -292,7 +304,7 @@ def _wanted(plan: Plan, features: str | Sequence[str]) -> dict[str, tuple[str, .
     """view: the features of it that are wanted, None for all, in the order they are named."""
     known = {view.name for view in plan.views}
     wanted: dict[str, tuple[str, ...] | None] = {}
-    for text in features.split(",") if isinstance(features, str) else features:
+    for text in ",".join([features] if isinstance(features, str) else features).split(","):
         view, parted, name = text.strip().partition(":")
         if not parted or not view or not name:
             raise UsageError(

@@ -60,6 +60,9 @@ class Past:
     ttl: int | None = None
 
 
+_Piece = tuple[int, Part, int, int]  # of a file: its number, itself, the first row, how many
+
+
 def narrow(past: Past, schema: pl.Schema, timestamp: str) -> list[pl.Expr]:
     """Of entity rows, what a view is looked up by: keys that compare with its own, and the moment."""
     keys = [
@@ -109,8 +112,7 @@ def looked_up(rows: pl.DataFrame, past: Past, schema: pl.Schema) -> tuple[pl.Dat
     codes = known.select(keys).unique().with_row_index(CODE)
     known = known.join(codes, on=keys).select(ROW, CODE, TIME).sort(TIME)
     at = Sweep(past, codes, schema).places(known[CODE], known[TIME])
-    nowhere = pl.repeat(None, rows.height, dtype=pl.Int64, eager=True)
-    return values(past, nowhere.scatter(known[ROW], at)), at.count()
+    return values(past, at, known[ROW], rows.height), at.count()
 
 
 class Sweep:
@@ -187,24 +189,29 @@ class Sweep:
             return read.sort(TIME, maintain_order=True).drop(TIME)
 
 
-def values(past: Past, at: pl.Series) -> pl.DataFrame:
-    """The features that lie at given places, null for null."""
-    hits = pl.DataFrame({ROW: pl.int_range(at.len(), dtype=pl.UInt32, eager=True), AT: at}).drop_nulls(AT).sort(AT)
-    found, rows, start = [], [], 0
-    for count, number in (hits[AT] // _SHIFT).rle().struct.unnest().iter_rows():
-        part, mine = past.parts[number], hits[start : start + count]
-        start += count
-        places = mine[AT] % _SHIFT
-        for _, _, offset, size in (piece for pieces in _batches([(number, part)]) for piece in pieces):
-            low, high = (int(places.search_sorted(n, side="left")) for n in (offset, offset + size))
-            if low < high:
-                found.append(_read_values(past, part, offset, size)[places[low:high] - offset])
-                rows.append(mine[ROW][low:high])
+def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFrame:
+    """``count`` rows of features; what lies at the place ``at[i]`` stands in row ``rows[i]``, others are null."""
+    hits = pl.DataFrame({ROW: rows, AT: at}).drop_nulls()
+    parts = hits[AT] // _SHIFT
+    if not parts.is_sorted():  # it is where entity rows in the order of time find all in the newest file
+        hits = hits.sort(AT)
+        parts = hits[AT] // _SHIFT
+    found, placed, start = [], [], 0
+    for length, number in parts.rle().struct.unnest().iter_rows():
+        part, mine = past.parts[number], hits[start : start + length]
+        start += length
+        for _, _, first, size in _pieces(number, part):
+            inside = mine.with_columns(pl.col(AT) % _SHIFT - first)
+            if size < part.rows:
+                inside = inside.filter(pl.col(AT).is_between(0, size - 1))
+            if inside.height:
+                found.append(_read_values(past, part, first, size)[inside[AT]])
+                placed.append(inside[ROW])
     if not found:
-        return pl.DataFrame(schema=dict(past.features)).clear(at.len())
+        return pl.DataFrame(schema=dict(past.features)).clear(count)
     table = pl.concat(found)
-    order = pl.repeat(None, at.len(), dtype=pl.UInt32, eager=True)
-    order = order.scatter(pl.concat(rows), pl.int_range(table.height, dtype=pl.UInt32, eager=True))
+    order = pl.repeat(None, count, dtype=pl.UInt32, eager=True)
+    order = order.scatter(pl.concat(placed), pl.int_range(table.height, dtype=pl.UInt32, eager=True))
     return table.select(column(name).gather(order) for name in past.features)
 
 
@@ -235,17 +242,16 @@ def reading_part(part: Part) -> Iterator[Path]:
         yield path
 
 
-def _batches(parts: Sequence[tuple[int, Part]]) -> Iterator[list[tuple[int, Part, int, int]]]:
-    """Pieces of files, such as are looked at together: number, file, first row, rows."""
-    pieces = [
-        (number, part, start, min(size, part.rows - start))
-        for number, part in parts
-        for size in (BATCH if part.alike else part.rows or 1,)
-        for start in range(0, part.rows, size)
-    ]
+def _pieces(number: int, part: Part) -> list[_Piece]:
+    size = BATCH if part.alike else max(1, part.rows)
+    return [(number, part, start, min(size, part.rows - start)) for start in range(0, part.rows, size)]
+
+
+def _batches(parts: Sequence[tuple[int, Part]]) -> Iterator[list[_Piece]]:
+    """Pieces of files, such as are looked at together."""
     before = 0
-    batch: list[tuple[int, Part, int, int]] = []
-    for piece in pieces:
+    batch: list[_Piece] = []
+    for piece in (piece for number, part in parts for piece in _pieces(number, part)):
         if batch and before + piece[3] > BATCH:
             yield batch
             before, batch = 0, []

@@ -11,14 +11,15 @@ import polars as pl
 
 from engine.duck import connect, identifier, literal
 from engine.errors import DataError
-from engine.features.past import CODE, ROW, TIME, Past, Sweep, values
+from engine.features.past import AT, CODE, ROW, TIME, Past, Sweep, values
 
 _KEY_BYTES = 64  # that a key takes while rows are looked up, about
+_LEAST_MB = 64  # for DuckDB
 _STREAM = 100_000  # rows that are handed on at once
 
 
 def looked_up_on_disk(
-    rows: pl.LazyFrame, past: Past, schema: pl.Schema, *, size: int, memory_limit: str, keys_bytes: int, folder: Path
+    rows: pl.LazyFrame, past: Past, schema: pl.Schema, *, size: int, memory: int, folder: Path
 ) -> Generator[pl.DataFrame]:
     """The features of the rows that `engine.features.past.narrow` gives, with their row numbers, ascending; rows for
     which nothing held are left out.
@@ -26,15 +27,15 @@ def looked_up_on_disk(
     Args:
         schema: of the entity rows that they come from.
         size: entity rows that are looked at together.
-        keys_bytes: the memory that keys may take.
+        memory: bytes to sort in; half as much for keys.
         folder: for files, which are gone in the end; new.
     """
     folder.mkdir(parents=True)
     try:
         source = folder / "rows.parquet"
         rows.with_row_index(ROW).drop_nulls().sink_parquet(source, compression="lz4")
-        with connect(memory_limit, folder / "duckdb") as connection:
-            _look_up(connection, source, past, schema, size, keys_bytes)
+        with connect(f"{max(memory // 10**6, _LEAST_MB)}MB", folder / "duckdb") as connection:
+            _look_up(connection, source, past, schema, size, memory // 2)
             source.unlink()
             yield from _in_order(connection, folder, past)
     except duckdb.Error as error:
@@ -70,10 +71,10 @@ def _look_up(
             rows = frame.slice(start, size).collect(engine="in-memory")
             coded = rows.join(codes, on=keys, maintain_order="left")
             at = sweep.places(coded[CODE], coded[TIME])
-            found = values(past, at).insert_column(0, coded[ROW])
-            found.filter(at.is_not_null()).write_parquet(
-                source.with_name(f"found-{number}-{i}.parquet"), compression="lz4"
-            )
+            hits = pl.DataFrame({ROW: coded[ROW], AT: at}).drop_nulls()
+            found = values(past, hits[AT], pl.int_range(hits.height, dtype=pl.UInt32, eager=True), hits.height)
+            path = source.with_name(f"found-{number}-{i}.parquet")
+            found.insert_column(0, hits[ROW]).write_parquet(path, compression="lz4")
 
 
 def _in_order(connection: duckdb.DuckDBPyConnection, folder: Path, past: Past) -> Iterator[pl.DataFrame]:

@@ -19,6 +19,7 @@ import pytest
 from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
 from engine.cli import main
+from engine.demo import world as demo
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
 from engine.plan import compile_plan
@@ -213,6 +214,19 @@ def test_the_python_of_checks_runs_as_it_stands(world: Path) -> None:
     assert "suite.filter(frame)" in blocks("python")[0]
     tried = ran(blocks("python")[0] + "good, bad = suite.filter(frame)\nprint(good.collect().height)", world)
     assert tried.stdout.endswith("\n2\n")
+
+
+def test_the_training_set_example_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.build(world / "demo-out", now=datetime.now(UTC))
+    path = world / "demo-out" / "pipeline.yaml"
+    path.write_text(path.read_text().replace("feast:", "# feast:"))
+    done = ran(next(block for block in blocks("python") if "training_set" in block), world)
+    assert done.stdout.startswith("shape: (3, 5)")
+    monkeypatch.chdir(world)
+    [command] = [line for line in README.splitlines() if line.startswith("maestro training-set")]
+    assert main(command.split()[1:]) == 0
+    made = pl.read_parquet("set.parquet")
+    assert (made["has_left"].to_list(), made["bug_rate"].is_null().to_list()) == ([0, 1, 0], [False, False, True])
 
 
 def test_the_python_of_profiles_runs_as_it_stands(world: Path) -> None:

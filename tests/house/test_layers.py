@@ -26,8 +26,8 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report", "junit"),
-    ("quarantine",),
-    ("backfilling", "proof"),
+    ("quarantine", "training"),
+    ("backfilling", "proof", "published"),
     ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
     ("suggestion",),
     ("extraction",),
@@ -60,6 +60,7 @@ HOMES = {
         "engine.features.dtypes",
         "engine.features.history",
         "engine.features.inputs",
+        "engine.features.spill",
         "engine.sinks.online.newest",
         "engine.sources.duckdb_file",
     },
@@ -88,6 +89,7 @@ WITHOUT_FRAMES = {
     "engine.cli",
     "engine.cli.console",
     "engine.cli.online",
+    "engine.cli.training",
     "engine.cli.pipeline",
     "engine.cli.quarantine",
     "engine.cli.upkeep",
@@ -305,6 +307,8 @@ for action in ("list", "show --source s", "replay", "drop --source s"):
     name, *more = action.split()
     step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
 step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
+training = ["training-set", "wrong.yaml", "--entities", "e.parquet", "--features", "v:*"]
+step("training-set of a wrong file", lambda: main(training))
 step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
