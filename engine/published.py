@@ -58,7 +58,7 @@ class Published:
             schema, part = self._described(file)
             schemas.append(schema)
             parts.append(part)
-        keys = (view.view.entity.key,)
+        keys = view.view.keys
         names = [name for name in schemas[-1].names() if name not in (*keys, *_STAMPS)]
         for name in wanted or ():
             if name not in names:

@@ -66,7 +66,10 @@ def show_plan(plan: Plan) -> None:
     views = _table("Compute", "view", "from", "features", "missing", "scaled")
     for view in plan.views:
         features = f"{len(view.view.features)} " + (f"of the {view.set} set" if view.set else "declared")
-        scaled = "min-max" if view.spec.normalize else "no"
+        normalize = view.spec.normalize
+        scaled = ("min-max" if normalize else "no") if isinstance(normalize, bool) else normalize
+        if view.spec.transforms:
+            scaled = f"{scaled}, {len(view.spec.transforms)} otherwise"
         views.add_row(view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, scaled)
     for table in (sources, checks, views):
         if table.row_count:
@@ -332,6 +335,10 @@ def _notes(report: RunReport) -> Iterator[str]:
         for done in view.applied:
             if done.dropped:
                 yield f"{view.name}: {done.dropped:,} of {done.rows:,} rows dropped for a null feature"
+            if done.unknown:
+                yield f"{view.name}: of no category that is pinned: " + ", ".join(
+                    f"{k} ({n:,})" for k, n in done.unknown.items()
+                )
             if done.clipped:
                 yield f"{view.name}: beyond the pinned range, clipped: " + ", ".join(
                     f"{k} ({n:,})" for k, n in done.clipped.items()

@@ -18,7 +18,7 @@ from polars.io.plugins import register_io_source
 from engine.checks.result import json_ready
 from engine.errors import DataError, SinkError, UsageError, did_you_mean, nearest
 from engine.features.past import ROW, Past, looked_up, narrow
-from engine.features.spill import looked_up_on_disk
+from engine.features.past_on_disk import looked_up_on_disk
 from engine.frames import column, reading, scan, to_lazy, to_rows
 from engine.moments import readable, unreadable
 from engine.plan import Plan, compile_plan

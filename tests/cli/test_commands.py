@@ -33,6 +33,7 @@ COMMANDS = (
     "materialize",
     "online get",
     "training-set",
+    "fit export",
     "quarantine list",
     "quarantine show",
     "quarantine replay",
