@@ -375,7 +375,6 @@ class _Run:
                 ttl=Duration(v.spec.ttl).microseconds // 1_000_000 if v.spec.ttl else 0,
                 owner=v.spec.owner or "",
                 tags=tuple(v.spec.tags.items()),
-                ttl=Duration(v.spec.ttl).microseconds // 1_000_000 if v.spec.ttl else 0,
             )
             for v in views
         ]

@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from polars.io.plugins import register_io_source
 
 from engine.checks.result import json_ready
 from engine.errors import DataError, SinkError, UsageError, did_you_mean, nearest
-from engine.features.past import ROW, Past, looked_up, narrow
-from engine.features.past_on_disk import looked_up_on_disk
+from engine.features.past import Past, looked_up, narrow
+from engine.features.past_on_disk import LookUp
 from engine.frames import column, reading, scan, to_lazy, to_rows
 from engine.moments import readable, unreadable
 from engine.plan import Plan, compile_plan
@@ -190,7 +190,7 @@ class _TrainingSet:
     def slices(self, wanted: Sequence[str], limit: int | None) -> Iterator[pl.DataFrame]:
         views = [chosen for view in self.views if (chosen := _only(view, wanted))]
         used = {*wanted, self.timestamp}.union(*(view.past.keys for view in views))
-        with _folder(self.spill) as folder, ExitStack() as stack:
+        with _folder(self.spill) as folder:
             self.published.folder = folder / "published"
             with reading("the entity rows"):
                 frame = self.frame.select(column(name) for name in self.schema if name in used)
@@ -200,19 +200,20 @@ class _TrainingSet:
                 count = int(frame.select(pl.len()).collect().item())
                 count = count if limit is None else min(count, limit)
                 size = self._size(frame.head(_SAMPLE).collect(), views)
-            found: list[_Stream] = []
+            found: list[LookUp] = []
             if count > size:
-                found = [self._on_disk(stack, frame.head(count), v, size, folder / v.past.name) for v in views]
+                size = max(1, size // 2)  # what was looked up is still being written when more is
+                found = [self._on_disk(frame.head(count), v, size, folder / v.past.name) for v in views]
             for start in range(0, count, size) if count else [0]:
                 with reading("the entity rows"):
                     rows = frame.slice(start, min(size, count - start)).collect(engine="in-memory")
-                yield self._joined(rows, start, views, found)
+                yield self._joined(rows, start // size, views, found)
 
-    def _joined(self, rows: pl.DataFrame, start: int, views: Sequence[_View], found: Sequence[_Stream]) -> pl.DataFrame:
+    def _joined(self, rows: pl.DataFrame, number: int, views: Sequence[_View], found: Sequence[LookUp]) -> pl.DataFrame:
         self._check_moments(rows)
         for i, view in enumerate(views):
             if found:
-                features, matched = found[i].take(start, rows.height)
+                features, matched = found[i].slice(number, rows.height)
             else:
                 keys = rows.select(narrow(view.past, self.schema, self.timestamp))
                 features, matched = looked_up(keys, view.past, self.schema)
@@ -220,17 +221,11 @@ class _TrainingSet:
             rows = rows.hstack(features.rename(dict(view.names)))
         return rows
 
-    def _on_disk(self, stack: ExitStack, frame: pl.LazyFrame, view: _View, size: int, folder: Path) -> _Stream:
-        keys = frame.select(narrow(view.past, self.schema, self.timestamp))
-        found = looked_up_on_disk(
-            keys,
-            view.past,
-            self.schema,
-            size=max(1, size // 2),  # the other half is for what sorts
-            memory=size_of(self.memory_limit) // 2,
-            folder=folder,
-        )
-        return _Stream(stack.enter_context(closing(found)), view.past)
+    def _on_disk(self, frame: pl.LazyFrame, view: _View, size: int, folder: Path) -> LookUp:
+        rows = frame.select(narrow(view.past, self.schema, self.timestamp))
+        memory = size_of(self.memory_limit) // 4
+        with reading("the entity rows"):
+            return LookUp(rows, view.past, self.schema, size=size, memory=memory, folder=folder)
 
     def _size(self, sample: pl.DataFrame, views: Sequence[_View]) -> int:
         """How many entity rows are looked at together."""
@@ -274,30 +269,6 @@ class _TrainingSet:
                 allowed="ISO 8601 text",
                 fix="correct it, or make it null to have no features there",
             )
-
-
-class _Stream:
-    """Features that come by ascending row number, taken as slices of the entity rows."""
-
-    def __init__(self, frames: Iterator[pl.DataFrame], past: Past) -> None:
-        self._frames = frames
-        self._past = past
-        self._held = pl.DataFrame(schema={ROW: pl.UInt32, **past.features})
-
-    def take(self, start: int, count: int) -> tuple[pl.DataFrame, int]:
-        """The features of so many rows, and how many of these held something."""
-        held = [self._held]
-        while held[-1].is_empty() or held[-1][ROW][-1] < start + count:
-            following = next(self._frames, None)
-            if following is None:
-                break
-            held.append(following)
-        table = pl.concat(held)
-        split = int(table[ROW].search_sorted(start + count, side="left"))
-        self._held, mine = table[split:], table[:split]
-        order = pl.repeat(None, count, dtype=pl.UInt32, eager=True)
-        order = order.scatter(mine[ROW] - start, pl.int_range(mine.height, dtype=pl.UInt32, eager=True))
-        return mine.select(column(name).gather(order) for name in self._past.features), mine.height
 
 
 def _wanted(plan: Plan, features: str | Sequence[str]) -> dict[str, tuple[str, ...] | None]:

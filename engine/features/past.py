@@ -209,7 +209,8 @@ def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFra
                 placed.append(inside[ROW])
     if not found:
         return pl.DataFrame(schema=dict(past.features)).clear(count)
-    table = pl.concat(found)
+    table = pl.concat(found, rechunk=True)  # gathering from pieces is slower than putting them together
+    found.clear()
     order = pl.repeat(None, count, dtype=pl.UInt32, eager=True)
     order = order.scatter(pl.concat(placed), pl.int_range(table.height, dtype=pl.UInt32, eager=True))
     return table.select(column(name).gather(order) for name in past.features)

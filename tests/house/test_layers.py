@@ -60,7 +60,6 @@ HOMES = {
         "engine.features.dtypes",
         "engine.features.history",
         "engine.features.inputs",
-        "engine.features.past_on_disk",
         "engine.sinks.online.newest",
         "engine.sources.duckdb_file",
     },
