@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from engine.plugin.kinds import Kind
     from engine.profile import Profile
     from engine.quarantine import Holding
+    from engine.spec import ViewSpec
     from engine.stages import Progress
     from engine.upkeep import Verified
 
@@ -41,6 +42,12 @@ _WAYS = {
     "per as-of": "a query for each as-of",
 }
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
+
+
+def _scaled(spec: ViewSpec) -> str:
+    """What becomes of a view's numbers."""
+    scaled = ("min-max" if spec.normalize else "no") if isinstance(spec.normalize, bool) else str(spec.normalize)
+    return f"{scaled}, {len(spec.transforms)} otherwise" if spec.transforms else scaled
 
 
 def show_plan(plan: Plan) -> None:
@@ -66,11 +73,9 @@ def show_plan(plan: Plan) -> None:
     views = _table("Compute", "view", "from", "features", "missing", "scaled")
     for view in plan.views:
         features = f"{len(view.view.features)} " + (f"of the {view.set} set" if view.set else "declared")
-        normalize = view.spec.normalize
-        scaled = ("min-max" if normalize else "no") if isinstance(normalize, bool) else normalize
-        if view.spec.transforms:
-            scaled = f"{scaled}, {len(view.spec.transforms)} otherwise"
-        views.add_row(view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, scaled)
+        views.add_row(
+            view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, _scaled(view.spec)
+        )
     for table in (sources, checks, views):
         if table.row_count:
             console.print(table)

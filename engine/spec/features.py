@@ -119,7 +119,9 @@ class ViewSpec(Spec):
         Field(description="declared view: feature: SQL over its aggregates, attributes and the columns of entities"),
     ] = {}
     defaults: Annotated[dict[Name, Default], Field(description="declared view: feature: value in place of null")] = {}
-    ttl: Annotated[DurationText | None, Field(description="how long a row holds, such as 30d; default: until a newer one")] = None
+    ttl: Annotated[
+        DurationText | None, Field(description="how long a row holds, such as 30d; default: until a newer one")
+    ] = None
     description: Text | None = None
     owner: Text | None = None
     tags: dict[Text, Text] = {}

@@ -131,7 +131,9 @@ Steps = Annotated[
 ]
 
 
-def problems(path: Place, transforms: Mapping[str, tuple[Step, ...]], dtypes: Mapping[str, str | None]) -> Iterator[Problem]:
+def problems(
+    path: Place, transforms: Mapping[str, tuple[Step, ...]], dtypes: Mapping[str, str | None]
+) -> Iterator[Problem]:
     """Transforms of features that are not there, or of another kind.
 
     Args:

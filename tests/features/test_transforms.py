@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from engine import Pipeline, transforms
+from engine import Pipeline, run_pipeline, training_set, transforms
 from engine.config import load_pipeline
 from engine.errors import ConfigError, DataError, UsageError
 from engine.features.fit import Fit, apply, learn
@@ -273,3 +273,51 @@ def test_mistakes(view: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Pipeline(name="p", sources=sources, features={"user_features": view})
     assert words in str(caught.value)
+
+
+def test_a_declared_view_with_texts_and_a_key_of_two_columns(tmp_path: Path) -> None:
+    """Published, exported, and joined to a training set by both columns."""
+    events = {
+        "user": [1, 1, 2, 2, 2],
+        "region": ["eu", "us", "eu", "eu", "eu"],
+        "at": [T - DAY, T - DAY, T - 2 * DAY, T - DAY, T + DAY],
+        "level": ["junior", "senior", "senior", "lead", "junior"],
+        "amount": [1.0, 2.0, None, 8.0, 1.0],
+    }
+    pl.DataFrame(events).write_parquet(tmp_path / "events.parquet")
+    view: dict[str, Any] = {
+        "entity": ["user", "region"],
+        "source": "events",
+        "timestamp": "at",
+        "aggregates": {"level": "last(level)", "usual": "mode(level)", "spent": "sum(amount)", "events": "count"},
+        "ttl": "2d",
+    }
+    how = {
+        "handle_missing": "impute",
+        "normalize": "standard",
+        "transforms": {"level": "one_hot", "usual": {"ordinal": ["junior", "senior"]}, "events": []},
+    }
+    sources = {"events": {"type": "file", "path": "events.parquet"}}
+
+    def declared(**more: Any) -> Pipeline:
+        return Pipeline(base=tmp_path, name="levels", sources=sources, features={"seen": {**view, **more}})
+
+    run_pipeline(declared(), as_of=T)
+    raw = published(tmp_path, "seen")
+    report = run_pipeline(declared(**how), as_of=[T, T + 2 * DAY]).views[0]
+    made = published(tmp_path, "seen")
+    assert made.columns[3:] == ["level_junior", "level_lead", "level_senior", "usual", "spent", "events"]
+    assert [dict(done.unknown) for done in report.applied] == [{"usual": 1}, {}]
+    served = transforms.load(transforms.export(declared(**how), "seen")).apply(raw)
+    assert_frame_equal(served, made.filter(pl.col("event_timestamp") == T), check_exact=True)
+    rows = {
+        "user": ["2", "2", "1", "1"],
+        "region": ["eu", "us", "us", "eu"],
+        "event_timestamp": [T, T, T + DAY, T + 9 * DAY],
+    }
+    asked = pl.DataFrame(rows)
+    joined = training_set(declared(**how), asked, features="seen:level_lead,seen:events,seen:usual").collect()
+    assert joined.rows() == [
+        (*row, *found)
+        for row, found in zip(asked.rows(), [(1, 2, -1), (None,) * 3, (0, 1, 1), (None,) * 3], strict=True)
+    ]
