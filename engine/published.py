@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -33,6 +35,7 @@ class Published:
 
     def __init__(self, plan: Plan, views: Iterable[str]) -> None:
         self._output = plan.output
+        self._seen: dict[str, tuple[int, int, int]] = {}
         with opened(plan) as ledger:
             self._files = {
                 view: [f for f in ledger.published(plan.pipeline, view) if f["state"] != "publishing"] for view in views
@@ -82,6 +85,8 @@ class Published:
             reading(f"the published file {target}", "`maestro verify` names what is amiss; publish that as-of again"),
             self._open(name) as handle,
         ):
+            if not isinstance(self._output, Objects):
+                self._seen[name] = _identity(os.fstat(handle.fileno()))
             footer = pq.read_metadata(handle)
             handle.seek(0)
             schema = pl.Schema(pl.read_parquet_schema(handle))
@@ -95,23 +100,43 @@ class Published:
             )
         first, last = _extremes(footer, CREATED)
         alike = first is not None and first == last
-        return schema, Part(as_of, footer.num_rows, partial(self._fetch, name), alike)
+        return schema, Part(as_of, footer.num_rows, partial(self._fetch, name, file["sha256"]), alike)
 
     def _open(self, name: str) -> AbstractContextManager[BinaryIO]:
         return self._output.open(name) if isinstance(self._output, Objects) else (self._output / name).open("rb")
 
-    def _fetch(self, name: str) -> Path:
+    def _fetch(self, name: str, sha256: str | None) -> Path:
+        """The path of a published file, if it is the one whose footer was read."""
+        target = f"{self._output}/{name}"
         if not isinstance(self._output, Objects):
-            return self._output / name
+            path = self._output / name
+            if path.exists() and _identity(path.stat()) != self._seen[name]:
+                raise _changed(target)
+            return path
         path = self.folder / name
-        if not path.exists() and not self._output.get(name, path):
+        if path.exists():
+            return path
+        if not self._output.get(name, path):
             raise SinkError(
-                "the published file is gone",
-                code="training.gone",
-                where=f"{self._output}/{name}",
-                fix="publish that as-of again",
+                "the published file is gone", code="training.gone", where=target, fix="publish that as-of again"
             )
+        with path.open("rb") as handle:
+            if sha256 not in (None, hashlib.file_digest(handle, "sha256").hexdigest()):
+                raise _changed(target)
         return path
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _changed(target: str) -> SinkError:
+    return SinkError(
+        "the file has been published again meanwhile",
+        code="training.changed",
+        where=target,
+        fix="make the training set again",
+    )
 
 
 def _extremes(footer: pq.FileMetaData, name: str) -> tuple[int | None, int | None]:

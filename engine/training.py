@@ -19,7 +19,7 @@ from engine.checks.result import json_ready
 from engine.errors import DataError, SinkError, UsageError, did_you_mean, nearest
 from engine.features.past import Past, looked_up, narrow
 from engine.features.past_on_disk import LookUp
-from engine.frames import column, reading, scan, to_lazy, to_rows
+from engine.frames import column, parquet_files, reading, scan, to_lazy, to_rows
 from engine.moments import readable, unreadable
 from engine.plan import Plan, compile_plan
 from engine.published import Published
@@ -100,9 +100,10 @@ def write_training_set(
         raise UsageError(
             f"{out} would be a Parquet file", code="training.out", where="out", fix="name a file that ends in .parquet"
         )
-    if isinstance(entities, str | Path) and target.exists() and target.samefile(entities):
+    local = isinstance(entities, str | Path) and "://" not in str(entities)
+    if target.exists() and local and any(target.samefile(file) for file in parquet_files(entities)):
         raise UsageError(
-            f"{out} is the file of entities", code="training.out", where="out", fix="name another file for the result"
+            f"{out} is a file of entities", code="training.out", where="out", fix="name another file for the result"
         )
     made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names)
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")

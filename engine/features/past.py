@@ -31,7 +31,7 @@ class Part:
 
     Attributes:
         as_of: microseconds since 1970.
-        fetch: gives its path, once it is there.
+        fetch: gives its path, once it is there, and makes sure that it is still the same file.
         alike: whether all its rows have one ``created_timestamp``; else of two rows of a key the later created counts,
             and then the one that comes later in the file.
     """
@@ -176,11 +176,8 @@ class Sweep:
     def _read(self, number: int, part: Part, start: int, count: int) -> pl.DataFrame:
         with reading_part(part) as path:
             frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
-            schema = frame.collect_schema()
-            keys = [
-                key.alias(str(i)) if schema[name] == dtype else column(name).cast(dtype).alias(str(i))
-                for i, (key, (name, dtype)) in enumerate(zip(self._keys, self._past.keys.items(), strict=True))
-            ]
+            frame = frame.with_columns(column(name).cast(dtype) for name, dtype in self._past.keys.items())
+            keys = [key.alias(str(i)) for i, key in enumerate(self._keys)]
             place = (pl.int_range(pl.len(), dtype=pl.Int64) + (number * _SHIFT + start)).alias(AT)
             if part.alike:
                 return frame.slice(start, count).select(*keys, place).collect(engine="in-memory")
@@ -237,10 +234,12 @@ def reading_part(part: Part) -> Iterator[Path]:
 
     Raises:
         DataError: it cannot be read.
+        SinkError: another one has taken its place.
     """
     path = part.fetch()
     with reading(f"the published file {path}", "`maestro verify` names what is amiss; publish that as-of again"):
         yield path
+    part.fetch()
 
 
 def _pieces(number: int, part: Part) -> list[_Piece]:

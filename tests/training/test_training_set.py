@@ -15,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from engine import load_pipeline, run_pipeline, training_set
 from engine.demo import world
-from engine.errors import DataError, MaestroError, UsageError
+from engine.errors import DataError, MaestroError, SinkError, UsageError
 from engine.features import past
 from engine.ledger import Ledger
 from engine.published import Published
@@ -117,7 +117,7 @@ def test_only_files_that_can_match_are_read_and_only_once_the_frame_is(
 ) -> None:
     read: list[str] = []
     fetch = Published._fetch
-    monkeypatch.setattr(Published, "_fetch", lambda self, name: read.append(name) or fetch(self, name))
+    monkeypatch.setattr(Published, "_fetch", lambda self, name, sha256: read.append(name) or fetch(self, name, sha256))
     monkeypatch.setattr(past, "BATCH", 1)
     lazy = training_set(pipeline(folder, {"user_features": "1h"}), asked(T + DAY), features="user_features:*,more:*")
     assert not read
@@ -210,6 +210,27 @@ def test_a_file_of_another_moment_is_refused(folder: Path) -> None:
     assert caught.value.code == "training.damaged"
 
 
+def test_a_file_that_is_published_again_meanwhile_is_an_error(folder: Path) -> None:
+    """Its rows may lie elsewhere in the new one."""
+    lazy = training_set(pipeline(folder), asked(T), features="user_features:a")
+    path = folder / "features" / part_path("user_features", T)
+    frame = pl.read_parquet(path)
+    path.unlink()
+    frame.reverse().write_parquet(path)
+    with pytest.raises(SinkError) as caught:
+        lazy.collect()
+    assert caught.value.code == "training.changed"
+
+
+def test_keys_of_files_of_other_widths_compare_with_any_key(folder: Path) -> None:
+    file = File("task_features", T + DAY, rows(1, [1, 2]))
+    publish(folder, [file], {**KEYS, "task_features": pl.Int32}, DTYPES)
+    frame = pl.DataFrame({"task_id": ["1", "2", "02", None], "event_timestamp": [T, T + DAY, T, T]})
+    assert made(folder, frame, "task_features:a")["a"].to_list() == [0, 1, None, None]
+    frame = frame.with_columns(task_id=pl.Series([1.0, 2.0, 1.5, float("nan")]))
+    assert made(folder, frame, "task_features:a")["a"].to_list() == [0, 1, None, None]
+
+
 def test_the_command_writes_a_file_or_shows_rows(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -255,6 +276,12 @@ def test_files_that_cannot_be_written(folder: Path, out: str) -> None:
         write_training_set(pipeline(folder), labels, folder / out, features="user_features:a")
     assert caught.value.code in ("training.out", "training.unwritable")
     assert labels.read_bytes() == before
+    with pytest.raises(UsageError):
+        write_training_set(pipeline(folder), str(folder / "lab*.parquet"), labels, features="user_features:a")
+    asked("soon").write_parquet(labels)
+    with pytest.raises(DataError, match="is no moment"):
+        write_training_set(pipeline(folder), labels, folder / "set.parquet", features="user_features:a")
+    assert not (folder / "set.parquet").exists()
 
 
 def test_equal_to_what_feast_makes_of_the_demo(tmp_path: Path) -> None:
