@@ -1,10 +1,10 @@
 """maestro-engine: one declared pipeline from sources to a feature store.
 
 ``Pipeline(...)`` or ``load_pipeline(path)`` declare it, ``compile_plan`` says what it would do, ``run_pipeline``
-does it; ``backfill`` does it for every moment of a range, ``published_frames`` and ``scan_published`` give its rows.
-``Suite({…}).validate(frame)`` only checks a table, ``profile_of(frame)`` says what it looks like, and
-``drift_of(before, now)`` how far it has moved. The seed's smaller calls are in `engine.ingestion`, `engine.validation`
-and `engine.features`.
+does it; ``backfill`` does it for every moment of a range, ``published_frames`` and ``scan_published`` give its rows,
+``training_set`` joins them to rows of yours. ``Suite({…}).validate(frame)`` only checks a table, ``profile_of(frame)``
+says what it looks like, and ``drift_of(before, now)`` how far it has moved. The seed's smaller calls are in
+`engine.ingestion`, `engine.validation` and `engine.features`.
 """
 
 from importlib import import_module
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.profile import Profile, profile_of
     from engine.run import run_pipeline
     from engine.spec import Pipeline
+    from engine.training import training_set
 
 __all__ = [
     "MaestroError",
@@ -38,6 +39,7 @@ __all__ = [
     "published_frames",
     "run_pipeline",
     "scan_published",
+    "training_set",
 ]
 __version__ = "0.1.0"
 
@@ -57,6 +59,7 @@ _HOMES = {
     "backfill": ("engine.backfilling", "backfill"),
     "published_frames": ("engine.backfilling", "published_frames"),
     "scan_published": ("engine.backfilling", "scan_published"),
+    "training_set": ("engine.training", "training_set"),
 }
 
 

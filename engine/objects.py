@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.errors import MissingExtra, SinkError
 from engine.s3 import DEFAULT_REGION, is_of_the_store, open_client
@@ -88,6 +88,16 @@ class Objects:
         finally:
             copy.unlink(missing_ok=True)
         return True
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """An object to read parts of.
+
+        Raises:
+            SinkError: it cannot be read.
+        """
+        with self._worded(), self._client.open(self._at(name), "rb") as handle:
+            yield handle
 
     def names(self, under: str) -> set[str]:
         """The names that begin with ``under/``.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from engine.plugin.kinds import Kind
     from engine.profile import Profile
     from engine.quarantine import Holding
+    from engine.spec import ViewSpec
     from engine.stages import Progress
     from engine.upkeep import Verified
 
@@ -43,6 +44,12 @@ _WAYS = {
     "per as-of": "a query for each as-of",
 }
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
+
+
+def _scaled(spec: ViewSpec) -> str:
+    """What becomes of a view's numbers."""
+    scaled = ("min-max" if spec.normalize else "no") if isinstance(spec.normalize, bool) else str(spec.normalize)
+    return f"{scaled}, {len(spec.transforms)} otherwise" if spec.transforms else scaled
 
 
 def show_plan(plan: Plan) -> None:
@@ -68,8 +75,9 @@ def show_plan(plan: Plan) -> None:
     views = _table("Compute", "view", "from", "features", "missing", "scaled")
     for view in plan.views:
         features = f"{len(view.view.features)} " + (f"of the {view.set} set" if view.set else "declared")
-        scaled = "min-max" if view.spec.normalize else "no"
-        views.add_row(view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, scaled)
+        views.add_row(
+            view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, _scaled(view.spec)
+        )
     for table in (sources, checks, views):
         if table.row_count:
             console.print(table)
@@ -300,6 +308,14 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     _console().print(table)
 
 
+def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows."""
+    table = _table("", *(rows[0] if rows else ["no rows"]))
+    for row in rows:
+        table.add_row(*(Text(_shown(value)) for value in row.values()))
+    _console().print(table)
+
+
 def _shown(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(value)
 
@@ -326,6 +342,10 @@ def _notes(report: RunReport) -> Iterator[str]:
         for done in view.applied:
             if done.dropped:
                 yield f"{view.name}: {done.dropped:,} of {done.rows:,} rows dropped for a null feature"
+            if done.unknown:
+                yield f"{view.name}: of no category that is pinned: " + ", ".join(
+                    f"{k} ({n:,})" for k, n in done.unknown.items()
+                )
             if done.clipped:
                 yield f"{view.name}: beyond the pinned range, clipped: " + ", ".join(
                     f"{k} ({n:,})" for k, n in done.clipped.items()

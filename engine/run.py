@@ -364,7 +364,11 @@ class _Run:
                 key=v.view.keys[0],
                 key_dtype=self.extraction.dtypes[v.name][v.view.keys[0]],
                 more_keys=tuple((key, self.extraction.dtypes[v.name][key]) for key in v.view.keys[1:]),
-                features=tuple((f, self.extraction.dtypes[v.name][f]) for f in v.view.feature_names),
+                features=tuple(
+                    (name, dtype)
+                    for name, dtype in self.extraction.dtypes[v.name].items()
+                    if name not in (*v.view.keys, "event_timestamp")
+                ),
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=v.spec.description
                 or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",

@@ -19,6 +19,8 @@ import pytest
 from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
 from engine.cli import main
+from engine.demo import world as demo
+from engine.features import FeatureExtractor
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
 from engine.plan import compile_plan
@@ -215,6 +217,37 @@ def test_the_python_of_checks_runs_as_it_stands(world: Path) -> None:
     assert tried.stdout.endswith("\n2\n")
 
 
+def test_the_transforms_example_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    [text] = [block for block in blocks("yaml") if "one_hot" in block]
+    sources = "users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}"
+    (world / "pipeline.yaml").write_text(f"version: 1\nname: work\nsources: {{{sources}}}\n{text}")
+    run_pipeline(load_pipeline("pipeline.yaml"), as_of="2025-10-04")
+    [command] = [line for line in README.splitlines() if line.startswith("maestro fit export")]
+    assert main(command.split()[1:]) == 0
+    [code] = [block for block in blocks("python") if "transforms.load" in block]
+    users, activities = pl.read_csv("data/users.csv"), pl.read_parquet("data/activities/*.parquet")
+    raw = FeatureExtractor().extract_user_features(users, activities, as_of="2025-10-04")
+    raw.write_parquet("raw.parquet")
+    done = ran(
+        f"import polars as pl\nraw = pl.read_parquet('raw.parquet')\n{code}print(serving.apply(raw).columns)", world
+    )
+    assert "'tasks_completed_30d_0', 'tasks_completed_30d_1', 'tasks_completed_30d_2'" in done.stdout
+
+
+def test_the_training_set_example_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.build(world / "demo-out", now=datetime.now(UTC))
+    path = world / "demo-out" / "pipeline.yaml"
+    path.write_text(path.read_text().replace("feast:", "# feast:"))
+    done = ran(next(block for block in blocks("python") if "training_set" in block), world)
+    assert done.stdout.startswith("shape: (3, 5)")
+    monkeypatch.chdir(world)
+    [command] = [line for line in README.splitlines() if line.startswith("maestro training-set")]
+    assert main(command.split()[1:]) == 0
+    made = pl.read_parquet("set.parquet")
+    assert (made["has_left"].to_list(), made["bug_rate"].is_null().to_list()) == ([0, 1, 0], [False, False, True])
+
+
 def test_the_python_of_profiles_runs_as_it_stands(world: Path) -> None:
     (code,) = [block for block in blocks("python") if "profile_of" in block]
     assert ran(code, world).stdout.endswith(
@@ -404,7 +437,7 @@ def test_the_report_example_runs_as_it_stands(
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (12, 6)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (13, 8)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from engine import Pipeline, RunReport, run_pipeline
+from engine import Pipeline, RunReport, run_pipeline, training_set
 from engine.errors import ConfigError, LedgerError, SinkError
 from engine.history import collect_files, verify_files
 from engine.ledger import Ledger
@@ -385,3 +386,12 @@ def test_another_run_does_not_mix_in(world: World) -> None:
     world.run()
     with Ledger(world.folder / ".maestro") as book, book.lease("stored"), pytest.raises(LedgerError):
         world.run()
+
+
+def test_training_sets_read_what_the_store_holds(world: World) -> None:
+    world.put(*USERS)
+    world.run()
+    frame = pl.DataFrame({"user_id": ["u3", "u9", "u1"], "event_timestamp": [T, T, T - timedelta(microseconds=1)]})
+    made = training_set(world.pipeline(), frame, features="user_features:experience_years")
+    assert made.collect()["experience_years"].to_list() == [3.0, None, None]
+    assert not list((world.folder / ".maestro" / "spill").iterdir()), "copies are gone"

@@ -26,8 +26,8 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report", "junit"),
-    ("quarantine",),
-    ("backfilling", "proof"),
+    ("quarantine", "training", "transforms"),
+    ("backfilling", "proof", "published"),
     ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
     ("suggestion",),
     ("extraction",),
@@ -88,7 +88,9 @@ WITHOUT_FRAMES = {
     "engine.alerts",
     "engine.cli",
     "engine.cli.console",
+    "engine.cli.fit",
     "engine.cli.online",
+    "engine.cli.training",
     "engine.cli.pipeline",
     "engine.cli.quarantine",
     "engine.cli.upkeep",
@@ -309,6 +311,8 @@ for command in ("profile", "suggest"):
     step(f"{command} of a wrong file", lambda: main([command, "wrong.yaml"]))
     step(f"{command} of no file", lambda: main([command, "none.yaml"]))
 step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
+training = ["training-set", "wrong.yaml", "--entities", "e.parquet", "--features", "v:*"]
+step("training-set of a wrong file", lambda: main(training))
 step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
