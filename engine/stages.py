@@ -28,7 +28,7 @@ class Progress(Protocol):
     """Hears of a run as it goes on."""
 
     def step(self, stage: str, name: str) -> None:
-        """Stage ``read``, ``check``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
+        """Stage ``read``, ``check``, ``profile``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
 
     def rows(self, count: int) -> None:
         """So many rows of the current step are done."""
@@ -149,7 +149,7 @@ def judge(
     suite = plan.suites.get(source.name)
     if suite is None and not profiled:
         return _judged(source, table, table, balance=_Sums(table, newness).balance())
-    progress.step("check", source.name)
+    progress.step("check" if suite else "profile", source.name)
     rows = table.rows(newness.new)
     profiler = _profiler(source, rows) if profiled else None
     if suite is None:

@@ -55,6 +55,7 @@ REPORTING = (
     "validate",
     "profile",
     "sources",
+    "profile",
 )
 
 

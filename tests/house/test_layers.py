@@ -304,6 +304,9 @@ step("plan as of nonsense", lambda: main(["plan", "right.yaml", "--as-of", "tomo
 for action in ("list", "show --source s", "replay", "drop --source s"):
     name, *more = action.split()
     step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
+for command in ("profile", "suggest"):
+    step(f"{command} of a wrong file", lambda: main([command, "wrong.yaml"]))
+    step(f"{command} of no file", lambda: main([command, "none.yaml"]))
 step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
 step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
 step("init", lambda: main(["init", "new.yaml"]))
