@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from engine.checks import Report
+    from engine.drift import TableDrift
     from engine.features.leakage import Leakage
     from engine.history import PastRun
     from engine.inspection import Probed
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from engine.upkeep import Verified
 
 _STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}
+_EFFECTS = ("psi", "js", "ks", "wasserstein", "nulls")
 _FILES_SHOWN = 12  # of a view
 _WAYS = {
     "running": "one scan with running state",
@@ -355,6 +357,30 @@ def show_profile(name: str, profile: Profile) -> None:
 
 def _figure(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def show_drift(found: TableDrift, *, verbose: bool = False) -> None:
+    """Prints a line for each column that was compared, those that drifted first."""
+    console = _console()
+    change = "" if found.row_change is None else f" ({100 * found.row_change:+.3g} %)"
+    drifted = found.drifted
+    sums = f"{len(drifted)} of {len(found.columns)} columns drifted"
+    rows = f"{found.baseline_rows:,} rows, now {found.current_rows:,}{change}"
+    console.print(Text(f"{rows}; {sums}", style="bold yellow" if found.has_drifted else "bold"))
+    for what, names in (("new", found.added), ("gone", found.removed)):
+        if names:
+            console.print(Text(f"  columns {what}: {', '.join(names)}"), soft_wrap=True)
+    table = _table("Drift", "column", "PSI", "JS", "D", "W/σ", "nulls", "", "what", numbers=5)
+    ordered = sorted(found.columns, key=lambda name: name not in drifted)
+    for name in ordered:
+        column = found.columns[name]
+        effects = {k: "" if v is None else f"{v:.3g}" for k, v in column.effects.items()}
+        cells = [Text(effects[k], style="bold" if k in drifted.get(name, ()) else "") for k in _EFFECTS]
+        mark = Text("drifted", style="yellow") if name in drifted else Text("")
+        new = [f"{c} new ({n:,})" for c, n in column.new[:3]] + [f"{c} gone ({n:,})" for c, n in column.vanished[:3]]
+        what = "; ".join([*new, *([column.note] if column.note and verbose else [])])
+        table.add_row(Text(name), *cells, mark, Text(what, overflow="fold"))
+    console.print(table)
 
 
 def show_validation(reports: Mapping[str, Report], *, errors_only: bool = False, verbose: bool = False) -> None:

@@ -144,7 +144,7 @@ def execute(
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
         after.callback(conclude, plan, report)
-        intake = Intake(plan, ledger, run_id, progress or Silent(), frozenset(reread), replay)
+        intake = Intake(plan, ledger, run_id, progress or Silent(), created, frozenset(reread), replay)
         run = _Run(plan, ledger, report, intake, refit, progress or Silent())
         try:
             run.execute()

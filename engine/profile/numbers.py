@@ -37,6 +37,16 @@ class Moments:
     mean: float = 0.0
     squares: float = 0.0
 
+    @classmethod
+    def of(cls, x: Floats, low: float, high: float) -> Moments:
+        """Of numbers, at least one, whose least and greatest are known."""
+        if low == high:
+            return cls(len(x), low, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(x.mean())
+            off = x - mean
+            return cls(len(x), mean, float(off @ off))
+
     def merged(self, other: Moments) -> Moments:
         count = self.count + other.count
         if not (self.count and other.count):
@@ -99,9 +109,7 @@ class Numbers:
                 return
             low, high = float(x.min()), float(x.max())
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = low if low == high else float(x.mean())
-            off = x - mean
-            self.moments = self.moments.merged(Moments(len(x), mean, 0.0 if low == high else float(off @ off)))
+            self.moments = self.moments.merged(Moments.of(x, low, high))
         self.least, self.greatest = min(self.least, low), max(self.greatest, high)
         if self.grid is None:
             self._add_values(x, low, high)

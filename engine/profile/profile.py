@@ -108,11 +108,13 @@ class Profiler:
     Args:
         schema: the table's columns and their types.
         pii: the columns of which no values are kept.
+        distinct: whether to estimate how many distinct values there are, where there are many.
     """
 
-    def __init__(self, schema: Mapping[str, pl.DataType], pii: Iterable[str] = ()) -> None:
+    def __init__(self, schema: Mapping[str, pl.DataType], pii: Iterable[str] = (), *, distinct: bool = True) -> None:
         self._types = dict(schema)
         self._pii = frozenset(pii)
+        self._distinct = distinct
         self._rows = 0
         self._columns = {name: _empty(name, dtype) for name, dtype in self._types.items()}
 
@@ -125,7 +127,7 @@ class Profiler:
         """Takes note of rows; columns that are not the table's are left out."""
         self._rows += batch.height
         for name, found in self._columns.items():
-            _add(found, batch[name])
+            _add(found, batch[name], self._distinct)
 
     def profile(self) -> Profile:
         """Of all batches."""
@@ -183,7 +185,7 @@ def kind_of(dtype: pl.DataType) -> Kind:
     return kinds.get(dtype.base_type(), "other")
 
 
-def _add(found: ColumnProfile, values: pl.Series) -> None:
+def _add(found: ColumnProfile, values: pl.Series, distinct: bool) -> None:
     if found.kind == "other":
         found.count += len(values) - values.null_count()
         found.nulls += values.null_count()
@@ -192,16 +194,16 @@ def _add(found: ColumnProfile, values: pl.Series) -> None:
     if values.null_count():
         values = values.drop_nulls()
     if found.numbers is not None:
-        count = _add_numbers(found, found.numbers, _measured(values))
+        count = _add_numbers(found, found.numbers, measured(values), distinct)
     else:
         count = len(values)
         if found.categories is not None and count:
-            _add_texts(found, found.categories, values.cast(pl.String))
+            _add_texts(found, found.categories, values.cast(pl.String), distinct)
     found.count += count
     found.nulls += rows - count
 
 
-def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series) -> int:
+def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series, distinct: bool) -> int:
     floats = values if values.dtype == pl.Float64 else values.cast(pl.Float64)
     x = floats.to_numpy()
     if len(x) and x.min() != x.min():  # a NaN
@@ -209,6 +211,9 @@ def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series) -> i
         x = floats.to_numpy()
     if not len(x):
         return 0
+    if not distinct:
+        numbers.add(x)
+        return len(x)
     if found.kind != "number" and not found.rounded:
         found.rounded = bool(max(-x.min(), x.max()) > _EXACT_WHOLE)
     if found.hashes is None and (found.rounded or not numbers.exact):
@@ -226,23 +231,25 @@ def _known(numbers: Numbers) -> Numbers:
     return Numbers(None, numbers.at, numbers.counts, below=numbers.below, above=numbers.above)
 
 
-def _add_texts(found: ColumnProfile, categories: Categories, texts: pl.Series) -> None:
+def _add_texts(found: ColumnProfile, categories: Categories, texts: pl.Series, distinct: bool) -> None:
     if categories.exact:
         known = list(categories.counts)
         categories.count(texts)
-        if categories.exact:
+        if categories.exact or not distinct:
             return
         found.hashes = Distinct()
         found.hashes.add(hashes_of(pl.Series(known, dtype=pl.String), found.kind))
         found.hashes.add(hashes_of(texts, found.kind))
         return
+    if not distinct:
+        return  # there are too many: that is all that is asked
     hashes = hashes_of(texts, found.kind)
     categories.sift(texts, hashes)
     found.hashes = found.hashed()
     found.hashes.add(hashes)
 
 
-def _measured(values: pl.Series) -> pl.Series:
+def measured(values: pl.Series) -> pl.Series:
     """Values as numbers: whole ones as Int64 where they can be, others as Float64."""
     dtype = values.dtype
     if isinstance(dtype, pl.Datetime | pl.Duration):

@@ -39,6 +39,7 @@ COMMANDS = (
     "validate",
     "profile",
     "suggest",
+    "drift",
 )
 REPORTING = (
     "check",
@@ -55,6 +56,7 @@ REPORTING = (
     "validate",
     "profile",
     "sources",
+    "drift",
     "profile",
 )
 

@@ -222,6 +222,39 @@ def test_the_python_of_profiles_runs_as_it_stands(world: Path) -> None:
     )
 
 
+def test_the_python_of_drift_runs_as_it_stands(world: Path) -> None:
+    (code,) = [block for block in blocks("python") if "drift_of" in block]
+    assert (
+        ran(code, world).stdout == "{'distance': ['psi', 'js', 'ks', 'wasserstein'], 'payment': ['psi', 'js']} 0.325\n"
+    )
+
+
+def test_the_commands_of_drift_run_as_they_stand(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    for month in ("july", "august"):
+        frame = pl.DataFrame({"distance": [float(n % 40) for n in range(2_000)]})
+        frame.write_parquet(world / "data" / f"{month}.parquet")
+        frame.write_csv(world / "data" / f"{month}.csv")
+    (commands,) = [block for block in blocks("sh") if "maestro drift" in block]
+    for line in commands.splitlines():
+        command = f"{sys.executable} -m engine".join(line.partition("#")[0].split("maestro"))
+        done = subprocess.run(command, shell=True, cwd=world, env={"PYTHONPATH": str(ROOT)}, check=False)  # noqa: S602
+        assert done.returncode == 0, line
+
+
+def test_the_drift_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("yaml") if "drift:" in block]
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: trips\n{text}")
+    frame = pl.DataFrame({"distance": [float(n % 40) for n in range(2_000)], "payment": ["card", "cash"] * 1_000})
+    statuses = []
+    for factor in (1, 1, 2):
+        frame.with_columns(pl.col("distance") * factor).write_parquet(tmp_path / "data" / "trips.parquet")
+        statuses.append(run_pipeline(load_pipeline(path)).status)
+    assert statuses == ["done", "done", "blocked"]
+
+
 def test_the_commands_of_profiles_run_as_they_stand(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

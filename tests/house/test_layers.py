@@ -33,9 +33,10 @@ LAYERS = (
     ("extraction",),
     ("intake", "loading", "bulletin"),
     ("stages",),
-    ("outcome",),
+    ("outcome", "baselines"),
     ("landing", "plan", "plugin", "upkeep", "alerts"),
     ("sources", "checks", "features", "sinks", "ledger"),
+    ("drift",),
     ("profile",),
     ("page", "config", "expressions", "frames", "moments", "objects", "starter", "widening"),
     ("s3",),
@@ -68,8 +69,8 @@ HOMES = {
     "fsspec": {"engine.sources.file", "engine.sources.store"},
     "httpx": {"engine.sources.http", "engine.alerts"},
     "mmh3": {"engine.sinks.online.redis"},
-    "numba": {"engine.features.history.kernels"},
-    "numpy": {"engine.features.history", "engine.profile", "engine.sinks.online"},
+    "numba": {"engine.drift.kernels", "engine.features.history.kernels"},
+    "numpy": {"engine.drift", "engine.features.history", "engine.profile", "engine.sinks.online"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},
@@ -123,7 +124,7 @@ WITHOUT_FRAMES = {
 HEAVY = {
     *("polars", "_polars_runtime_32", "duckdb", "_duckdb", "pyarrow", "feast", "pandas", "numpy", "sqlalchemy"),
     *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore", "pymysql", "psycopg"),
-    *("redis", "mmh3"),
+    *("redis", "mmh3", "numba"),
 }
 
 
