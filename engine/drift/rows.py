@@ -127,7 +127,7 @@ class _Sample:
     @classmethod
     def of(cls, frame: pl.LazyFrame, name: str) -> _Sample:
         with reading():
-            series = frame.select(column(name)).collect(engine="streaming").to_series()
+            series = frame.select(column(name)).collect(engine="in-memory").to_series()  # without a copy, if it can
         profile, values = _values(series, _fresh(series))
         return cls(profile, np.sort(values))
 

@@ -13,6 +13,7 @@ from engine.profile.packing import differences, packed, summed, unpacked
 
 CELLS = 2_048  # kept at most
 _AIM = 1_024  # where cells are chosen by a part of the rows
+_SLICE = 32_768  # numbers that the processor's caches hold, with what is made of them
 _SPIKES = 16  # values with a cell of their own
 _SPIKE = 1 / 200  # of the rows: what makes a value one
 _NOTHING = np.empty(0, np.float64)
@@ -99,6 +100,10 @@ class Numbers:
     def add(self, x: Floats) -> None:
         """Counts numbers, none of them NaN."""
         if not len(x):
+            return
+        if self.grid is not None and len(x) > _SLICE:
+            for start in range(0, len(x), _SLICE):
+                self.add(x[start : start + _SLICE])
             return
         low, high = float(x.min()), float(x.max())
         if math.isinf(low) or math.isinf(high):
