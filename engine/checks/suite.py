@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,17 +43,19 @@ class Judgement:
     """What checks of one scope found.
 
     Attributes:
-        results: by number of the check; most have one.
+        results: by number of the check.
+        by_column: of checks with a result for each column, those, by number of the check.
         rows: how many were judged.
         removed: Boolean, for each of them in order: whether it was quarantined or dropped; None: none was.
     """
 
-    results: Mapping[int, Sequence[Result]]
+    results: Mapping[int, Result]
     rows: int
     removed: pl.Series | None = None
     quarantined: int = 0
     dropped: int = 0
     seconds: float = 0.0
+    by_column: Mapping[int, Sequence[Result]] = field(default_factory=dict)
 
 
 class Suite:
@@ -172,7 +174,7 @@ class Suite:
         frame = scan(data) if isinstance(data, str | Path) else to_lazy(data)
         table = self._table_of(frame, references=references)  # lives as long as the frames that ask it
         asked, results = self._asked(table, "all")
-        for i, [result] in results.items():
+        for i, result in results.items():
             if isinstance(self.checks[i], RowWise | Uniqueness):
                 raise DataError(
                     result.message,
@@ -237,7 +239,7 @@ class Suite:
         asked, results = self._asked(table, scope)
         for i in faults.keys() & asked.keys():
             del asked[i]
-            results[i] = [self.checks[i].cannot_run(faults[i])]
+            results[i] = self.checks[i].cannot_run(faults[i])
         if quarantine:
             quarantine.path.unlink(missing_ok=True)
         scan = Scan(
@@ -245,6 +247,7 @@ class Suite:
         )
         found = scan.run()
         faulty: dict[int, str] = {}
+        by_column: dict[int, list[Result]] = {}
         for i in sorted(found, key=lambda i: self.checks[i].whole_table):
             check = self.checks[i]
             if any(map(_sets_aside, (self.checks[j] for j in faulty))):
@@ -253,21 +256,27 @@ class Suite:
                 if fault := table.fault(check):
                     raise CannotRun(fault)
                 if isinstance(check, Drift) and witness:
-                    results[i] = list(check.results(table, witness.profile()))
+                    *by_column[i], results[i] = check.results(table, witness.profile())
                 else:
-                    results[i] = [check.judge(found[i], table)]
+                    results[i] = check.judge(found[i], table)
             except CannotRun as reason:
                 faulty[i] = str(reason)
-                results[i] = [check.cannot_run(faulty[i])]
+                results[i] = check.cannot_run(faulty[i])
         rows = table.rows + scan.quarantined + scan.dropped
-        return Judgement(results, rows, table.removed, scan.quarantined, scan.dropped), faulty
+        judgement = Judgement(results, rows, table.removed, scan.quarantined, scan.dropped, by_column=by_column)
+        return judgement, faulty
 
     def report(self, *judgements: Judgement) -> Report:
         """All results of judgements that together cover every check; the first is the one of the row-wise checks."""
         results = {i: result for judgement in judgements for i, result in judgement.results.items()}
+        by_column = {i: more for judgement in judgements for i, more in judgement.by_column.items()}
         return Report(
             datetime.now(UTC),
-            tuple(masked(result, check, self._pii) for i, check in enumerate(self.checks) for result in results[i]),
+            tuple(
+                masked(result, check, self._pii)
+                for i, check in enumerate(self.checks)
+                for result in (*by_column.get(i, ()), results[i])
+            ),
             judgements[0].rows,
             sum(judgement.quarantined for judgement in judgements),
             sum(judgement.dropped for judgement in judgements),
@@ -317,10 +326,10 @@ class Suite:
         named = {name for spec in specs for name in spec.columns or ()}
         return Profiler({name: dtype for name, dtype in table.schema.items() if every or name in named})
 
-    def _asked(self, table: Table, scope: Scope) -> tuple[dict[int, tuple[Check, Measures]], dict[int, list[Result]]]:
+    def _asked(self, table: Table, scope: Scope) -> tuple[dict[int, tuple[Check, Measures]], dict[int, Result]]:
         """The checks of a scope with their measures, and the results of those that cannot run."""
         asked: dict[int, tuple[Check, Measures]] = {}
-        results: dict[int, list[Result]] = {}
+        results: dict[int, Result] = {}
         for i, check in enumerate(self.checks):
             if scope != "all" and check.whole_table != (scope == "table"):
                 continue
@@ -330,7 +339,7 @@ class Suite:
                     raise CannotRun(_absent(missing))
                 asked[i] = check, check.measures(table)
             except CannotRun as reason:
-                results[i] = [check.cannot_run(str(reason))]
+                results[i] = check.cannot_run(str(reason))
         return asked, results
 
 
