@@ -78,7 +78,7 @@ def main() -> None:
 
     each = options.rows // options.files
     expected = summary(pl.concat([frame(i, each) for i in range(options.files)]).lazy())
-    with ceph.running() as server:
+    with ceph.running(on_disk=True) as server:
         store = server.store()
         for form in options.forms:
             for name, body in bodies(options.files, each, form):

@@ -23,12 +23,15 @@ public addr = 127.0.0.1
 cluster addr = 127.0.0.1
 osd pool default size = 1
 osd pool default min size = 1
-osd pool default pg num = 4
-osd pool default pgp num = 4
+osd pool default pg num = 1
+osd pool default pgp num = 1
 osd pool default pg autoscale mode = off
 osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon max pg per osd = 1000
+paxos propose interval = 0.01
+paxos min wait = 0.01
+mon tick interval = 1
 auth allow insecure global id reclaim = false
 keyring = {home}/keyring
 run dir = {home}
@@ -42,7 +45,7 @@ mon data avail warn = 2
 mon data avail crit = 1
 [osd]
 osd data = {home}/osd
-osd objectstore = bluestore
+osd objectstore = {store}
 bluestore block size = 10737418240
 bluestore block create = true
 osd memory target = 939524096
@@ -80,14 +83,18 @@ class Ceph:
 
 
 @contextmanager
-def running() -> Iterator[Ceph]:
-    """A gateway with one user and one bucket; it takes about 16 s to come up."""
+def running(*, on_disk: bool = False) -> Iterator[Ceph]:
+    """A gateway with one user and one bucket; its objects are in memory, 1 GB of them at most, unless asked otherwise.
+
+    The monitor is told not to gather changes for a second each: 2 s to come up (6 s on disk) instead of 19.
+    """
     names = ("ceph", "ceph-authtool", "monmaptool", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
     ceph, authtool, monmaptool, mon, osd, gateway, admin = (program(name) for name in names)
     with folder("root") as (home, _), ExitStack() as started:
         port, mon_port = free_ports(2)
+        store = "bluestore" if on_disk else "memstore"
         fsid, config = str(uuid.uuid4()), home / "ceph.conf"
-        config.write_text(CONFIG.format(fsid=fsid, mon_port=mon_port, port=port, home=home))
+        config.write_text(CONFIG.format(fsid=fsid, mon_port=mon_port, port=port, home=home, store=store))
         for name in ("mon", "osd", "rgw"):
             (home / name).mkdir()
         keyring = str(home / "keyring")
