@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from engine.errors import MissingExtra, SinkError
-from engine.s3 import DEFAULT_REGION, is_of_the_store, open_client
+from engine.errors import SinkError
 from engine.spec import StoreSpec, secrets_of
 from engine.types import redact
+
+if TYPE_CHECKING:
+    from engine.s3 import Client
 
 ATTEMPTS = 5
 SECONDS = 60
@@ -40,12 +42,14 @@ class Objects:
     @property
     def for_polars(self) -> dict[str, str]:
         """What Polars needs to read from it; secrets among it."""
+        from engine.s3 import region_of
+
         spec = self._spec
         keys = {"aws_access_key_id": spec.access_key, "aws_secret_access_key": spec.secret_key}
         found = {name: secret.get_secret_value() for name, secret in keys.items() if secret}
         if spec.endpoint_url:
             found |= {"aws_endpoint_url": spec.endpoint_url, "aws_allow_http": "true"}
-        return found | {"aws_region": spec.region or DEFAULT_REGION, "max_retries": str(ATTEMPTS)}
+        return found | {"aws_region": region_of(spec), "max_retries": str(ATTEMPTS)}
 
     def __str__(self) -> str:
         return self.url
@@ -96,7 +100,6 @@ class Objects:
             SinkError: the store cannot be read.
         """
         with self._worded():
-            self._client.call_s3("head_bucket", Bucket=self._root.partition("/")[0])  # find takes no notice of errors
             found = self._client.find(self._at(under))
         return {path.removeprefix(f"{self._root}/") for path in found}
 
@@ -114,18 +117,16 @@ class Objects:
         return f"{self._root}/{name}"
 
     @cached_property
-    def _client(self) -> Any:
-        return open_client(self._spec, f"{self._setting} in S3", seconds=SECONDS, attempts=ATTEMPTS)
+    def _client(self) -> Client:
+        from engine.s3 import open_client
+
+        return open_client(self._spec, seconds=SECONDS, attempts=ATTEMPTS)
 
     @contextmanager
     def _worded(self) -> Iterator[None]:
         try:
             yield
-        except (SinkError, MissingExtra):
-            raise
-        except Exception as error:
-            if not is_of_the_store(error) and not isinstance(error, ValueError):
-                raise
+        except (OSError, ValueError) as error:
             text, fix = " ".join(str(error).split())[:300], "check endpoint_url and region, and that the store is up"
             if isinstance(error, FileNotFoundError):
                 text, fix = "there is no such bucket", "create it, or correct path"
