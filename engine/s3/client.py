@@ -37,6 +37,7 @@ _WHOLE_BYTES = 64 * 2**20  # a file that is no larger is put in one request
 _PART_BYTES = 32 * 2**20
 _MOST_PARTS = 9_000
 _BLOCK_BYTES = 2**20
+_LISTED = 1_000  # objects of one answer
 _EMPTY = hashlib.sha256().hexdigest()
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _HOST_NAME = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")  # a bucket that may stand before Amazon's host
@@ -161,7 +162,8 @@ class Client:
     def _listed(self, prefix: str, *, flat: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
         """The objects whose paths begin so; flat: without those in folders below."""
         bucket, _, key = prefix.partition("/")
-        query = {"list-type": "2", "prefix": key, "encoding-type": "url"} | ({"delimiter": "/"} if flat else {})
+        query = {"list-type": "2", "prefix": key, "encoding-type": "url", "max-keys": str(_LISTED)}
+        query |= {"delimiter": "/"} if flat else {}
         while True:
             body = self._ask("GET", bucket, query).body
             for path, facts in _contents(body):
