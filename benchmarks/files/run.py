@@ -37,10 +37,11 @@ INTRODUCTION = """\
 
 Made by `benchmarks/files/run.py`: one table of twelve columns, as Parquet and as CSV files on a Ceph gateway of this
 machine, read whole and written as zstd Parquet. `ours` is `maestro run` of one S3 source, its ledger and all its guards
-on, without a profile of the table (`profile: false`), which the others do not make; `polars` is a scan and a sink by hand. What landed was compared with the table's sums first; who differs is not
-timed. Each run is a fresh process, imports included; slow contenders have one, which is compared and timed. Seconds and
-memory are of that process and its descendants, without the gateway: medians, with the least and the most; memory in MB
-of 10^6 bytes. `ours / peer` is the median of the ratios within the rounds: below 1, ours took less.
+on, without a profile of the table (`profile: false`), which the others do not make; `polars` is a scan and a sink by
+hand. What landed was compared with the table's sums first; who differs is not timed. Each run is a fresh process,
+imports included; slow contenders have one, which is compared and timed. Seconds and memory are of that process and its
+descendants, without the gateway: medians, with the least and the most; memory in MB of 10^6 bytes. `ours / peer` is the
+median of the ratios within the rounds: below 1, ours took less.
 """
 
 

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = []
 # ///
-"""This engine's command, from this checkout's own environment: one S3 source, no checks, no views, no profile, the ledger on."""
+"""This engine's command, from this checkout's environment: one S3 source, the ledger on; no checks, views, profile."""
 
 import json
 import os
