@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import tempfile
@@ -102,6 +103,7 @@ def made_good(world: World, step: str, count: int, again: int) -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "temporary").mkdir()
+    multiprocessing.util.get_temp_dir()  # of all tests: not in the folder of this one
     small(monkeypatch, tmp_path)
     return tmp_path
 
