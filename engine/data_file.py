@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +18,7 @@ from engine.checks import Report, Suite
 from engine.checks.aside import Quarantine
 from engine.checks.check import RowWise
 from engine.config import load_validation, located
+from engine.drift import TableDrift, drift_of, is_profile, read_profile
 from engine.errors import ConfigError, SinkError, UsageError
 from engine.frames import parquet_files, parquet_rows, scan_files
 from engine.profile import Profile, profile_of
@@ -86,6 +87,35 @@ def profile_file(
         found = profile_of(frame)
         names = None if exact else candidates(found) if unique else []
         return counted(frame, found, names)
+
+
+def drift_files(
+    baseline: str | Path,
+    current: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    thresholds: Mapping[str, float | None] | None = None,
+    bins: int = 10,
+    exact: bool = True,
+    format: str | None = None,  # noqa: A002 - the key's name
+) -> TableDrift:
+    """How far a table in files has moved away from another; either may be a profile, in a ``.json`` file with one.
+
+    Arguments as of `engine.drift.drift_of` and `validate_file`.
+
+    Raises:
+        UsageError, SourceError, DataError, MissingExtra: as there.
+    """
+    with ExitStack() as stack:
+        sides = [_side(stack, str(path), format) for path in (baseline, current)]
+        with tempfile.TemporaryDirectory(prefix="maestro-drift-") as spill:
+            return drift_of(*sides, columns=columns, thresholds=thresholds, bins=bins, exact=exact, spill=Path(spill))
+
+
+def _side(stack: ExitStack, location: str, form: str | None) -> pl.LazyFrame | Profile:
+    if form is None and location.endswith(".json") and is_profile(Path(location)):
+        return read_profile(Path(location))
+    return stack.enter_context(_table(location, form or _format(location)))[0]
 
 
 def _suite(checks: str | Path, as_of: Any) -> Suite:

@@ -139,6 +139,7 @@ class Extraction:
             view_plan.view.feature_names,
             handle_missing=view_plan.spec.handle_missing,
             normalize=view_plan.spec.normalize,
+            transforms=view_plan.spec.transforms,
             definitions=view_plan.definitions,
             pinned=pinned,
         )

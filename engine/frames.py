@@ -160,11 +160,13 @@ def together(frames: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
     cast = []
     for frame in frames:
         other = {n: t for n, t in frame.collect_schema().items() if t not in (common[n], pl.Null)}
-        cast.append(frame.with_columns(_exactly(name, common[name]) for name in other))
+        cast.append(frame.with_columns(exactly(name, common[name]) for name in other))
     return pl.concat(cast, how="diagonal_relaxed")
 
 
-def _exactly(name: str, dtype: pl.DataType) -> pl.Expr:
+def exactly(name: str, dtype: pl.DataType) -> pl.Expr:
+    """The column in another type; a value that this does not hold exactly is an error once it is read."""
+
     def made(values: pl.Series) -> pl.Series:
         given = values.alias("")
         found = given.cast(dtype, strict=False)

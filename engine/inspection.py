@@ -6,14 +6,16 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.baselines import past_of
 from engine.errors import MaestroError
 from engine.landing import LandedTable
-from engine.ledger import make_workdir
+from engine.ledger import Ledger, make_workdir
 from engine.outcome import SourceReport
 from engine.plan import Plan
 from engine.sources import Shared, open_source
@@ -62,14 +64,17 @@ def validate(plan: Plan, *, progress: Progress | None = None) -> list[SourceRepo
     needed = set(plan.suites).union(*(suite.references for suite in plan.suites.values()))
     tables: dict[str, LandedTable] = {}
     reports: dict[str, SourceReport] = {}
-    with _folder(plan) as folder:
+    with _folder(plan) as folder, ExitStack() as stack:
+        known = Ledger.exists(plan.workdir, plan.ledger_url)
+        ledger = stack.enter_context(Ledger(plan.workdir, plan.ledger_url)) if known else None
         for source in plan.sources:
             if source.name in needed:
                 with Shared() as shared:
                     tables[source.name] = land_source(plan, source, folder / source.name, progress, shared)
         for source in judging_order(plan):
             if source.name in plan.suites:
-                judged = judge(plan, source, tables, folder / source.name, progress)
+                past = past_of(ledger, plan, source.name, datetime.now(UTC))
+                judged = judge(plan, source, tables, folder / source.name, progress, past=past)
                 reports[source.name], tables[source.name] = judged.report, judged.table
     return [reports[source.name] for source in plan.sources if source.name in reports]
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engine.baselines import past_of
 from engine.checks import Result
 from engine.checks.anomaly import LOOK_BACK, Past, Watch
 from engine.errors import SourceError
@@ -51,6 +52,7 @@ class Intake:
     """The tables of a run.
 
     Attributes:
+        created: when the run began.
         reread: sources that are read from the beginning.
         replay: what is taken back from quarantine, instead of reading any source.
         tables: as they landed; once they are judged, without the rows set aside.
@@ -63,6 +65,7 @@ class Intake:
     ledger: Ledger
     run_id: str
     progress: Progress
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
     reread: frozenset[str] = frozenset()
     replay: Replaying | None = None
     tables: dict[str, LandedTable] = field(default_factory=dict)
@@ -243,8 +246,10 @@ class Intake:
         folder = self.plan.landing / source.name / read.read_id
         aside = self._aside(source, read.read_id)
         newness = self._newness(read)
+        past = past_of(self.ledger, self.plan, source.name, self.created, self.run_id)
         # The few rows that a replay takes back are not what the table looks like.
-        how: dict[str, Any] = {"profiled": source.profile and not self.replay, "watch": self._watch(source)}
+        profiled, watch = source.profile and not self.replay, self._watch(source)
+        how: dict[str, Any] = {"profiled": profiled, "watch": watch, "past": past}
         judged = judge(self.plan, source, self.tables, folder, self.progress, newness, aside, **how)
         told, self.tables[source.name] = judged.report, judged.table
         self.reports.append(told)

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, BinaryIO
 
-from engine.errors import SinkError
+from engine.errors import MissingExtra, SinkError
+from engine.s3 import DEFAULT_REGION, is_of_the_store, open_client
 from engine.spec import StoreSpec, secrets_of
 from engine.types import redact
-
-if TYPE_CHECKING:
-    from engine.s3 import Client
 
 ATTEMPTS = 5
 SECONDS = 60
@@ -42,14 +40,12 @@ class Objects:
     @property
     def for_polars(self) -> dict[str, str]:
         """What Polars needs to read from it; secrets among it."""
-        from engine.s3 import region_of
-
         spec = self._spec
         keys = {"aws_access_key_id": spec.access_key, "aws_secret_access_key": spec.secret_key}
         found = {name: secret.get_secret_value() for name, secret in keys.items() if secret}
         if spec.endpoint_url:
             found |= {"aws_endpoint_url": spec.endpoint_url, "aws_allow_http": "true"}
-        return found | {"aws_region": region_of(spec), "max_retries": str(ATTEMPTS)}
+        return found | {"aws_region": spec.region or DEFAULT_REGION, "max_retries": str(ATTEMPTS)}
 
     def __str__(self) -> str:
         return self.url
@@ -93,6 +89,16 @@ class Objects:
             copy.unlink(missing_ok=True)
         return True
 
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """An object to read parts of.
+
+        Raises:
+            SinkError: it cannot be read.
+        """
+        with self._worded(), self._client.open(self._at(name), "rb") as handle:
+            yield handle
+
     def names(self, under: str) -> set[str]:
         """The names that begin with ``under/``.
 
@@ -100,6 +106,7 @@ class Objects:
             SinkError: the store cannot be read.
         """
         with self._worded():
+            self._client.call_s3("head_bucket", Bucket=self._root.partition("/")[0])  # find takes no notice of errors
             found = self._client.find(self._at(under))
         return {path.removeprefix(f"{self._root}/") for path in found}
 
@@ -117,16 +124,18 @@ class Objects:
         return f"{self._root}/{name}"
 
     @cached_property
-    def _client(self) -> Client:
-        from engine.s3 import open_client
-
-        return open_client(self._spec, seconds=SECONDS, attempts=ATTEMPTS)
+    def _client(self) -> Any:
+        return open_client(self._spec, f"{self._setting} in S3", seconds=SECONDS, attempts=ATTEMPTS)
 
     @contextmanager
     def _worded(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:
+        except (SinkError, MissingExtra):
+            raise
+        except Exception as error:
+            if not is_of_the_store(error) and not isinstance(error, ValueError):
+                raise
             text, fix = " ".join(str(error).split())[:300], "check endpoint_url and region, and that the store is up"
             if isinstance(error, FileNotFoundError):
                 text, fix = "there is no such bucket", "create it, or correct path"

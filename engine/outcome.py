@@ -133,6 +133,7 @@ class ViewReport:
             "dropped": [a.dropped for a in self.applied],
             "filled": [dict(a.filled) for a in self.applied],
             "clipped": [dict(a.clipped) for a in self.applied],
+            "unknown": [dict(a.unknown) for a in self.applied],
             "all_null": [list(a.all_null) for a in self.applied],
         }
 

@@ -31,6 +31,7 @@ from engine.spec import (
     SecretStr,
     ViewSpec,
     location_of,
+    transforms,
 )
 from engine.spec.plugins import BUILT_IN
 from engine.spec.rules import unknown
@@ -136,7 +137,11 @@ class ViewPlan:
     @property
     def definitions(self) -> dict[str, str]:
         """Per feature, a fingerprint of all that its raw values rest on: a pinned fit holds only under the same."""
-        return {name: self.view.fingerprint(name) for name in self.view.feature_names}
+        return {name: self.view.fingerprint(name) + self._transformed(name) for name in self.view.feature_names}
+
+    def _transformed(self, feature: str) -> str:
+        steps = self.spec.transforms.get(feature)
+        return "" if steps is None else f" {json.dumps([step.to_dict() for step in steps])}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -147,6 +152,8 @@ class ViewPlan:
             "settings": dict(self.view.settings),
             "handle_missing": self.spec.handle_missing,
             "normalize": self.spec.normalize,
+            "transforms": {name: [s.to_dict() for s in steps] for name, steps in self.spec.transforms.items()},
+            "ttl": self.spec.ttl,
             "as_of": [iso(t) for t in self.as_of],
             "again": [iso(t) for t in self.again],
             "aggregates": ways(self.view, self.as_of),
@@ -454,6 +461,8 @@ def _view_plan(pipeline: Pipeline, name: str, spec: ViewSpec, problems: list[Pro
                     )
                 )
         view = view.select(spec.features)
+    dtypes = {f.name: f.dtype for f in view.features}
+    problems += transforms.problems((*path, "transforms"), spec.transforms, dtypes)
     return ViewPlan(name, view, sources, spec) if len(problems) == before else None
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from engine.checks import Report
+    from engine.drift import TableDrift
     from engine.features.leakage import Leakage
     from engine.history import PastRun
     from engine.inspection import Probed
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from engine.plugin.kinds import Kind
     from engine.profile import Profile
     from engine.quarantine import Holding
+    from engine.spec import ViewSpec
     from engine.stages import Progress
     from engine.upkeep import Verified
 
 _STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}
+_EFFECTS = ("psi", "js", "ks", "wasserstein", "nulls")
 _FILES_SHOWN = 12  # of a view
 _WAYS = {
     "running": "one scan with running state",
@@ -41,6 +44,12 @@ _WAYS = {
     "per as-of": "a query for each as-of",
 }
 _STYLES = {"error": "bold red", "warning": "yellow", "info": "green"}
+
+
+def _scaled(spec: ViewSpec) -> str:
+    """What becomes of a view's numbers."""
+    scaled = ("min-max" if spec.normalize else "no") if isinstance(spec.normalize, bool) else str(spec.normalize)
+    return f"{scaled}, {len(spec.transforms)} otherwise" if spec.transforms else scaled
 
 
 def show_plan(plan: Plan) -> None:
@@ -66,8 +75,9 @@ def show_plan(plan: Plan) -> None:
     views = _table("Compute", "view", "from", "features", "missing", "scaled")
     for view in plan.views:
         features = f"{len(view.view.features)} " + (f"of the {view.set} set" if view.set else "declared")
-        scaled = "min-max" if view.spec.normalize else "no"
-        views.add_row(view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, scaled)
+        views.add_row(
+            view.name, ", ".join(view.sources.values()), features, view.spec.handle_missing, _scaled(view.spec)
+        )
     for table in (sources, checks, views):
         if table.row_count:
             console.print(table)
@@ -298,6 +308,14 @@ def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
     _console().print(table)
 
 
+def show_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows."""
+    table = _table("", *(rows[0] if rows else ["no rows"]))
+    for row in rows:
+        table.add_row(*(Text(_shown(value)) for value in row.values()))
+    _console().print(table)
+
+
 def _shown(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(value)
 
@@ -324,6 +342,10 @@ def _notes(report: RunReport) -> Iterator[str]:
         for done in view.applied:
             if done.dropped:
                 yield f"{view.name}: {done.dropped:,} of {done.rows:,} rows dropped for a null feature"
+            if done.unknown:
+                yield f"{view.name}: of no category that is pinned: " + ", ".join(
+                    f"{k} ({n:,})" for k, n in done.unknown.items()
+                )
             if done.clipped:
                 yield f"{view.name}: beyond the pinned range, clipped: " + ", ".join(
                     f"{k} ({n:,})" for k, n in done.clipped.items()
@@ -355,6 +377,30 @@ def show_profile(name: str, profile: Profile) -> None:
 
 def _figure(value: Any) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def show_drift(found: TableDrift, *, verbose: bool = False) -> None:
+    """Prints a line for each column that was compared, those that drifted first."""
+    console = _console()
+    change = "" if found.row_change is None else f" ({100 * found.row_change:+.3g} %)"
+    drifted = found.drifted
+    sums = f"{len(drifted)} of {len(found.columns)} columns drifted"
+    rows = f"{found.baseline_rows:,} rows, now {found.current_rows:,}{change}"
+    console.print(Text(f"{rows}; {sums}", style="bold yellow" if found.has_drifted else "bold"))
+    for what, names in (("new", found.added), ("gone", found.removed)):
+        if names:
+            console.print(Text(f"  columns {what}: {', '.join(names)}"), soft_wrap=True)
+    table = _table("Drift", "column", "PSI", "JS", "D", "W/σ", "nulls", "", "what", numbers=5)
+    ordered = sorted(found.columns, key=lambda name: name not in drifted)
+    for name in ordered:
+        column = found.columns[name]
+        effects = {k: "" if v is None else f"{v:.3g}" for k, v in column.effects.items()}
+        cells = [Text(effects[k], style="bold" if k in drifted.get(name, ()) else "") for k in _EFFECTS]
+        mark = Text("drifted", style="yellow") if name in drifted else Text("")
+        new = [f"{c} new ({n:,})" for c, n in column.new[:3]] + [f"{c} gone ({n:,})" for c, n in column.vanished[:3]]
+        what = "; ".join([*new, *([column.note] if column.note and verbose else [])])
+        table.add_row(Text(name), *cells, mark, Text(what, overflow="fold"))
+    console.print(table)
 
 
 def show_validation(reports: Mapping[str, Report], *, errors_only: bool = False, verbose: bool = False) -> None:

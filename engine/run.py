@@ -144,7 +144,7 @@ def execute(
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
         after.callback(conclude, plan, report)
-        intake = Intake(plan, ledger, run_id, progress or Silent(), frozenset(reread), replay)
+        intake = Intake(plan, ledger, run_id, progress or Silent(), created, frozenset(reread), replay)
         run = _Run(plan, ledger, report, intake, refit, progress or Silent())
         try:
             run.execute()
@@ -364,7 +364,11 @@ class _Run:
                 key=v.view.keys[0],
                 key_dtype=self.extraction.dtypes[v.name][v.view.keys[0]],
                 more_keys=tuple((key, self.extraction.dtypes[v.name][key]) for key in v.view.keys[1:]),
-                features=tuple((f, self.extraction.dtypes[v.name][f]) for f in v.view.feature_names),
+                features=tuple(
+                    (name, dtype)
+                    for name, dtype in self.extraction.dtypes[v.name].items()
+                    if name not in (*v.view.keys, "event_timestamp")
+                ),
                 path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
                 description=v.spec.description
                 or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",

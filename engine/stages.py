@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.checks import Report
     from engine.checks.anomaly import Watch
     from engine.checks.suite import Judgement
+    from engine.drift import Past
     from engine.profile import Profiler
 
 
@@ -28,7 +29,7 @@ class Progress(Protocol):
     """Hears of a run as it goes on."""
 
     def step(self, stage: str, name: str) -> None:
-        """Stage ``read``, ``check``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
+        """Stage ``read``, ``check``, ``profile``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
 
     def rows(self, count: int) -> None:
         """So many rows of the current step are done."""
@@ -132,6 +133,7 @@ def judge(
     *,
     profiled: bool = False,
     watch: Watch | None = None,
+    past: Past | None = None,
 ) -> Judged:
     """The verdict on a landed table, and the table without the rows that its checks set aside.
 
@@ -144,12 +146,13 @@ def judge(
         aside: where rows in quarantine go; default: they are only counted.
         profiled: whether to make a profile of the rows that are judged one by one.
         watch: what holds that profile against those of past runs.
+        past: finds the baseline of drift; default: baselines in files only.
     """
     newness, aside, table = newness or Newness(), aside or Aside(), tables[source.name]
     suite = plan.suites.get(source.name)
     if suite is None and not profiled:
         return _judged(source, table, table, balance=_Sums(table, newness).balance())
-    progress.step("check", source.name)
+    progress.step("check" if suite else "profile", source.name)
     rows = table.rows(newness.new)
     profiler = _profiler(source, rows) if profiled else None
     if suite is None:
@@ -164,7 +167,8 @@ def judge(
         origins=rows.origins(),
         references={name: tables[name].scan() for name in suite.references},
         quarantine=Quarantine(path, aside.run, aside.read) if path else None,
-        witness=profiler.add if profiler else None,
+        witness=profiler,
+        past=past,
     )
     with reading("the landed rows", source.name):
         left = rows.without(found.removed, folder)

@@ -13,6 +13,7 @@ from engine.checks.compare import Compare
 from engine.checks.completeness import Completeness
 from engine.checks.custom import Custom
 from engine.checks.distribution import Distribution
+from engine.checks.drift import Drift
 from engine.checks.foreign_key import ForeignKey
 from engine.checks.freshness import Freshness
 from engine.checks.increasing import Increasing
@@ -31,6 +32,7 @@ WARNINGS = (
     "freshness",
     "distribution",
     "anomaly",
+    "drift",
 )  # what fails these is a WARNING by default, all else an ERROR
 
 
@@ -121,6 +123,9 @@ class Declared:
         for name, expected in spec.distribution.items():
             severity = self._severity("distribution", name)
             yield Distribution(name, severity, expected.expected_mean, expected.tolerance)
+        if spec.drift:
+            own = {k.partition(".")[2]: Severity(v) for k, v in spec.severity.items() if k.startswith("drift.")}
+            yield Drift(None, self._severity("drift"), spec.drift, own)
         counts = spec.row_count
         fewest, most = (counts.min, counts.max) if counts else (spec.min_rows, None)
         yield RowCount(None, self._severity("row_count"), fewest, most)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -19,7 +19,16 @@ from engine.frames import clipped, column
 _MARKED_AT_ONCE = 100  # checks whose failing rows are looked for
 _FREQUENT = 20  # values that break a check are shown, the most frequent ones
 
-Witness = Callable[[pl.DataFrame], None]
+
+class Witness(Protocol):
+    """Is shown every row, batch by batch, before any is set aside."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Those of the table that it wants to see."""
+
+    def add(self, batch: pl.DataFrame) -> None:
+        """Rows in order."""
 
 
 @dataclass
@@ -52,7 +61,7 @@ class Scan:
     """One pass over just the columns that the checks name, whatever their number.
 
     Args:
-        witness: is shown every row, with all its columns, before any is set aside.
+        witness: of every row.
 
     Attributes:
         quarantined, dropped: rows set aside for good, or left out.
@@ -87,7 +96,7 @@ class Scan:
                 with closing(table.batches(columns)) as batches:
                     for offset, batch in batches:
                         if self._witness:
-                            self._witness(batch)
+                            self._witness.add(batch)
                         self._measure(table.derive(batch, offset), offset)
                         seen = offset + batch.height
                 if not seen:
@@ -104,11 +113,11 @@ class Scan:
 
     def _columns(self) -> list[str]:
         table = self._table
-        if self._witness or (
-            self._aside is not None and any(a.on_violation == "quarantine" for a in self._rows.values())
-        ):
+        if self._aside is not None and any(a.on_violation == "quarantine" for a in self._rows.values()):
             return list(table.schema)
         needed = {name for asked in self._asked.values() for name in table.needed(asked.check)}
+        if self._witness:
+            needed.update(self._witness.columns)
         if self._rows:
             needed.update(table.key_columns)
         if not needed and any(a.measures.violation is not None or a.check.where for a in self._asked.values()):

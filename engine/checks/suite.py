@@ -15,6 +15,7 @@ from engine.checks.anomaly import Anomaly
 from engine.checks.check import CannotRun, Check, Measures, RowWise
 from engine.checks.custom import Custom
 from engine.checks.declared import Declared
+from engine.checks.drift import Drift
 from engine.checks.foreign_key import ForeignKey
 from engine.checks.masking import masked
 from engine.checks.pattern import Pattern, regex_fault
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from engine.checks.aside import Quarantine
-    from engine.checks.scan import Witness
     from engine.checks.table import Table
+    from engine.drift import Past
+    from engine.profile import Profiler
 
 SAMPLE_SIZE = 5
 Scope = Literal["all", "rows", "table"]
@@ -41,12 +43,12 @@ class Judgement:
     """What checks of one scope found.
 
     Attributes:
-        results: by number of the check.
+        results: by number of the check; most have one.
         rows: how many were judged.
         removed: Boolean, for each of them in order: whether it was quarantined or dropped; None: none was.
     """
 
-    results: Mapping[int, Result]
+    results: Mapping[int, Sequence[Result]]
     rows: int
     removed: pl.Series | None = None
     quarantined: int = 0
@@ -170,7 +172,7 @@ class Suite:
         frame = scan(data) if isinstance(data, str | Path) else to_lazy(data)
         table = self._table_of(frame, references=references)  # lives as long as the frames that ask it
         asked, results = self._asked(table, "all")
-        for i, result in results.items():
+        for i, [result] in results.items():
             if isinstance(self.checks[i], RowWise | Uniqueness):
                 raise DataError(
                     result.message,
@@ -188,7 +190,8 @@ class Suite:
         origins: pl.DataFrame | None = None,
         references: Mapping[str, Any] | None = None,
         quarantine: Quarantine | None = None,
-        witness: Witness | None = None,
+        witness: Profiler | None = None,
+        past: Past | None = None,
     ) -> Judgement:
         """What the checks of a scope find; rows that they set aside are written, and marked in the answer.
 
@@ -202,15 +205,17 @@ class Suite:
             references: source: its data, for foreign keys.
             quarantine: where quarantined rows go; None: nowhere, they are only marked.
             witness: is shown all rows, batch by batch and once, before any is set aside.
+            past: finds the baseline of drift; default: baselines in files only.
 
         Raises:
             UsageError, DataError: as `validate`.
         """
         started = time.perf_counter()
-        with self._table(data, origins=origins, references=references) as table:
+        with self._table(data, origins=origins, references=references, past=past) as table:
             faults: dict[int, str] = {}
+            witness = witness or self._witness(table, scope)
             while True:
-                judgement, faulty = self._scan(table, scope, quarantine, faults, None if faults else witness)
+                judgement, faulty = self._scan(table, scope, quarantine, faults, witness)
                 if not any(_sets_aside(self.checks[i]) for i in faulty):
                     return replace(judgement, seconds=time.perf_counter() - started)
                 # What a check set aside before it turned out that it cannot run is taken back.
@@ -223,7 +228,7 @@ class Suite:
         scope: Scope,
         quarantine: Quarantine | None,
         faults: Mapping[int, str],
-        witness: Witness | None,
+        witness: Profiler | None,
     ) -> tuple[Judgement, dict[int, str]]:
         """One scan without the checks that are known to be at fault, and which more of them are."""
         from engine.checks.aside import Aside
@@ -232,10 +237,12 @@ class Suite:
         asked, results = self._asked(table, scope)
         for i in faults.keys() & asked.keys():
             del asked[i]
-            results[i] = self.checks[i].cannot_run(faults[i])
+            results[i] = [self.checks[i].cannot_run(faults[i])]
         if quarantine:
             quarantine.path.unlink(missing_ok=True)
-        scan = Scan(table, asked, Aside(quarantine, list(table.schema)) if quarantine else None, witness)
+        scan = Scan(
+            table, asked, Aside(quarantine, list(table.schema)) if quarantine else None, None if faults else witness
+        )
         found = scan.run()
         faulty: dict[int, str] = {}
         for i in sorted(found, key=lambda i: self.checks[i].whole_table):
@@ -245,10 +252,13 @@ class Suite:
             try:
                 if fault := table.fault(check):
                     raise CannotRun(fault)
-                results[i] = check.judge(found[i], table)
+                if isinstance(check, Drift) and witness:
+                    results[i] = list(check.results(table, witness.profile()))
+                else:
+                    results[i] = [check.judge(found[i], table)]
             except CannotRun as reason:
                 faulty[i] = str(reason)
-                results[i] = check.cannot_run(faulty[i])
+                results[i] = [check.cannot_run(faulty[i])]
         rows = table.rows + scan.quarantined + scan.dropped
         return Judgement(results, rows, table.removed, scan.quarantined, scan.dropped), faulty
 
@@ -257,7 +267,7 @@ class Suite:
         results = {i: result for judgement in judgements for i, result in judgement.results.items()}
         return Report(
             datetime.now(UTC),
-            tuple(masked(results[i], check, self._pii) for i, check in enumerate(self.checks)),
+            tuple(masked(result, check, self._pii) for i, check in enumerate(self.checks) for result in results[i]),
             judgements[0].rows,
             sum(judgement.quarantined for judgement in judgements),
             sum(judgement.dropped for judgement in judgements),
@@ -277,6 +287,7 @@ class Suite:
         *,
         origins: pl.DataFrame | None = None,
         references: Mapping[str, Any] | None = None,
+        past: Past | None = None,
     ) -> Table:
         from engine.checks.table import Table
         from engine.frames import to_lazy
@@ -292,12 +303,24 @@ class Suite:
             origins=origins,
             references={name: to_lazy(other) for name, other in (references or {}).items()},
             base=self._base,
+            past=past,
         )
 
-    def _asked(self, table: Table, scope: Scope) -> tuple[dict[int, tuple[Check, Measures]], dict[int, Result]]:
+    def _witness(self, table: Table, scope: Scope) -> Profiler | None:
+        """What makes the profile that drift is judged by, if any is."""
+        specs = [check.spec for check in self.checks if isinstance(check, Drift)] if scope != "table" else []
+        if not specs:
+            return None
+        from engine.profile import Profiler
+
+        every = any(spec.columns is None for spec in specs)
+        named = {name for spec in specs for name in spec.columns or ()}
+        return Profiler({name: dtype for name, dtype in table.schema.items() if every or name in named})
+
+    def _asked(self, table: Table, scope: Scope) -> tuple[dict[int, tuple[Check, Measures]], dict[int, list[Result]]]:
         """The checks of a scope with their measures, and the results of those that cannot run."""
         asked: dict[int, tuple[Check, Measures]] = {}
-        results: dict[int, Result] = {}
+        results: dict[int, list[Result]] = {}
         for i, check in enumerate(self.checks):
             if scope != "all" and check.whole_table != (scope == "table"):
                 continue
@@ -307,7 +330,7 @@ class Suite:
                     raise CannotRun(_absent(missing))
                 asked[i] = check, check.measures(table)
             except CannotRun as reason:
-                results[i] = check.cannot_run(str(reason))
+                results[i] = [check.cannot_run(str(reason))]
         return asked, results
 
 

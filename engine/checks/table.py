@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
@@ -20,6 +20,10 @@ from engine.checks.sql import Conditions
 from engine.errors import DataError
 from engine.frames import batches, column, compacted, reading, to_rows
 from engine.moments import readable, to_moment
+
+if TYPE_CHECKING:
+    from engine.drift import Baseline, Nothing, Past
+    from engine.spec import DriftBaseline
 
 
 @dataclass
@@ -43,6 +47,7 @@ class Table:
         rows: how many there are that were not set aside; known after the scan.
         sample_size: how many failing rows to keep per check.
         removed: whether each row was set aside; None: none was.
+        memory: what may be used of it, and the folder for more.
         faults: SQL conditions and Python functions that failed on a value, and why.
     """
 
@@ -59,6 +64,7 @@ class Table:
         origins: pl.DataFrame | None = None,
         references: Mapping[str, pl.LazyFrame] | None = None,
         base: Path | None = None,
+        past: Past | None = None,
     ) -> None:
         with reading():
             self.schema = dict(frame.collect_schema())
@@ -76,6 +82,7 @@ class Table:
         self._budget, self._spill, self._base = budget, spill, base
         self._origins = None if origins is None else origins.sort("start")
         self._references = dict(references or {})
+        self._past, self.memory = past, (memory_limit, spill)
         self._derived = _Derived()
         self._carried: dict[str, Any] = {}
 
@@ -83,6 +90,16 @@ class Table:
         """Why a check cannot run after all: its condition or function failed on a value."""
         asked = (check.where, getattr(check, "sql", None), getattr(check, "function", None))
         return next((self.faults[expression] for expression in asked if expression in self.faults), None)
+
+    def past(self, declared: DriftBaseline) -> Baseline | Nothing:
+        """The baseline that a declaration names.
+
+        Raises:
+            MaestroError: it cannot be read.
+        """
+        from engine.drift import from_files
+
+        return self._past(declared) if self._past else from_files(declared, self._base or Path.cwd())
 
     def forget(self) -> None:
         """Forgets what a scan has found, but for faults: to be scanned again."""

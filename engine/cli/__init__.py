@@ -12,7 +12,19 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from engine.cli import backfill, online, pipeline, profile, quarantine, report, upkeep, validate
+from engine.cli import (
+    backfill,
+    drift,
+    fit,
+    online,
+    pipeline,
+    profile,
+    quarantine,
+    report,
+    training,
+    upkeep,
+    validate,
+)
 from engine.cli.console import set_up_logging, show_error
 from engine.errors import MaestroError, is_interrupt
 
@@ -78,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=_version())
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (pipeline, backfill, upkeep, report, online, quarantine, validate, profile):
+    for part in (pipeline, backfill, upkeep, report, online, training, fit, quarantine, validate, profile, drift):
         part.add(commands)
     return root
 

@@ -1,19 +1,25 @@
-"""Missing values and normalisation, as one fit that can be pinned and applied again to other rows.
+"""Missing values and transforms, as one fit that can be pinned and applied again to other rows.
 
-`handle_missing` runs first, scaling second. A `Fit` holds, per feature column, the value that fills a null and the
-range that becomes [0, 1]; applied to later rows it never changes what it did to earlier ones.
+`handle_missing` runs first, transforms second. A `Fit` holds, per feature column, the value that fills a null and the
+numbers and categories of its transforms; applied to later rows it never changes what it did to earlier ones.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import polars as pl
 
+from engine.errors import DataError
+from engine.features import transform
+from engine.frames import column
+from engine.spec.transforms import CATEGORICAL, Step
+
 Missing = Literal["impute", "zero", "drop", "keep"]
+Normalize = bool | Literal["standard", "robust"]
 NOT_FEATURES = frozenset({"user_id", "task_id", "project_id", "team_id", "event_timestamp", "created_timestamp"})
 
 
@@ -25,59 +31,90 @@ class ColumnFit:
         fill: the median of a numeric column, the mode of a text (ties: the smallest); None where all was null, or
             where nothing is imputed.
         low, high: the smallest and largest finite value after missing values were handled, whole numbers for a
-            column of whole numbers; None where there is none, or where nothing is scaled.
+            column of whole numbers; None where there is none, or where nothing is scaled to [0, 1].
         definition: the definition that the column had when it was fitted; "" where it has none.
+        steps: its transforms, where it has others than its view's min-max; see `engine.features.transform`.
     """
 
     fill: float | int | str | bool | None = None
     low: float | int | None = None
     high: float | int | None = None
     definition: str = ""
+    steps: tuple[transform.Fitted, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        found = {"fill": self.fill, "low": self.low, "high": self.high, "definition": self.definition}
+        return found if self.steps is None else {**found, "steps": [dict(step) for step in self.steps]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ColumnFit:
+        steps = data.get("steps")
+        return cls(**{**data, "steps": None if steps is None else tuple(steps)})
+
+    @property
+    def is_categorical(self) -> bool:
+        return bool(self.steps) and cast("Any", self.steps)[0]["step"] in CATEGORICAL
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fit of a whole view: the two settings, and what was learnt per column."""
+    """A fit of a whole view: the two settings, and what was learnt per column.
+
+    Attributes:
+        normalize: what is done to numbers without transforms of their own: True is min-max.
+    """
 
     handle_missing: Missing = "impute"
-    normalize: bool = True
+    normalize: Normalize = True
     columns: Mapping[str, ColumnFit] = field(default_factory=dict)
+
+    def steps(self, name: str, dtype: pl.DataType) -> tuple[transform.Fitted, ...]:
+        """All that is done to a column of this type, missing values aside."""
+        known = self.columns.get(name)
+        if known is not None and known.steps is not None:
+            return known.steps
+        if self.normalize is not True or known is None or not dtype.is_numeric():
+            return ()
+        return ({"step": "minmax", "low": known.low, "high": known.high},)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal fit back."""
         return {
             "handle_missing": self.handle_missing,
             "normalize": self.normalize,
-            "columns": {name: asdict(column) for name, column in self.columns.items()},
+            "columns": {name: column.to_dict() for name, column in self.columns.items()},
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Fit:
-        columns = {name: ColumnFit(**column) for name, column in data["columns"].items()}
+        columns = {name: ColumnFit.from_dict(column) for name, column in data["columns"].items()}
         return cls(data["handle_missing"], data["normalize"], columns)
 
-    def unfitted(self, columns: Sequence[str], definitions: Mapping[str, str]) -> list[str]:
+    def unfitted(self, columns: Sequence[str], schema: pl.Schema, definitions: Mapping[str, str]) -> list[str]:
         """The columns that this fit says nothing of: new, defined anew, or without a value when it was made."""
-        return [c for c in columns if not self._covers(c, definitions.get(c, ""))]
+        return [c for c in columns if not self._covers(c, schema[c], definitions.get(c, ""))]
 
-    def _covers(self, column: str, definition: str) -> bool:
-        known = self.columns.get(column)
+    def _covers(self, name: str, dtype: pl.DataType, definition: str) -> bool:
+        known = self.columns.get(name)
         if known is None or known.definition != definition:
             return False
-        return not (self.handle_missing == "impute" and known.fill is None) and not (
-            self.normalize and known.low is None
-        )
+        if self.handle_missing == "impute" and known.fill is None:
+            return False
+        return all(map(transform.is_whole, self.steps(name, dtype)))
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What applying a fit did: rows in and dropped, values filled and clipped per column, columns left all null."""
+    """What applying a fit did: rows in and dropped, values filled and clipped per column, columns left all null; and
+    values of no category that is pinned."""
 
     rows: int
     dropped: int
     filled: Mapping[str, int]
     clipped: Mapping[str, int]
     all_null: tuple[str, ...]
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def feature_columns(schema: pl.Schema, keys: frozenset[str] = NOT_FEATURES) -> list[str]:
@@ -90,33 +127,72 @@ def learn(
     columns: Sequence[str],
     *,
     handle_missing: Missing,
-    normalize: bool,
+    normalize: Normalize,
+    transforms: Mapping[str, Sequence[Step]] | None = None,
     definitions: Mapping[str, str] | None = None,
     pinned: Fit | None = None,
 ) -> Fit:
     """The fit of ``columns`` on the rows of ``frame``.
 
     Args:
+        transforms: of columns for which ``normalize`` does not count.
         definitions: per column, what its fit depends on; a pinned column with another definition is fitted anew.
         pinned: an earlier fit; what it covers is kept as it is.
+
+    Raises:
+        DataError: a column has too many categories, or they give it the name of another.
     """
-    definitions = definitions or {}
+    definitions, transforms = definitions or {}, transforms or {}
     schema = frame.collect_schema()
     kept = Fit(handle_missing, normalize, dict(pinned.columns) if pinned else {})
     if pinned and (pinned.handle_missing, pinned.normalize) != (handle_missing, normalize):
         kept = Fit(handle_missing, normalize)
-    new = kept.unfitted(columns, definitions)
+    new = kept.unfitted(columns, schema, definitions)
+    categorical = {c for c in new if transforms.get(c) and transforms[c][0].name in CATEGORICAL}
     fills: dict[str, Any] = {}
     if handle_missing == "impute":
-        fills = _medians(frame, [c for c in new if schema[c].is_numeric()])
-        fills |= {c: _mode(frame, c) for c in new if _is_label(schema[c])}
-    learnt = {c: ColumnFit(fill=fills.get(c), definition=definitions.get(c, "")) for c in new}
-    partial = Fit(handle_missing, normalize, {**kept.columns, **learnt})
-    if normalize:
-        ranges = _ranges(fill(frame, partial, columns), [c for c in new if schema[c].is_numeric()])
-        for name, (low, high) in ranges.items():
-            learnt[name] = ColumnFit(learnt[name].fill, low, high, learnt[name].definition)
-    return Fit(handle_missing, normalize, {**kept.columns, **learnt})
+        fills = _medians(frame, [c for c in new if schema[c].is_numeric() and c not in categorical])
+        fills |= {c: _mode(frame, c) for c in new if _is_label(schema[c]) or c in categorical}
+    declared = {c: steps for c in new if (steps := _declared(c, schema[c], normalize, transforms)) is not None}
+    learnt = {
+        c: ColumnFit(fills.get(c), definition=definitions.get(c, ""), steps=tuple(s.to_dict() for s in declared[c]))
+        if c in declared
+        else ColumnFit(fills.get(c), definition=definitions.get(c, ""))
+        for c in new
+    }
+    if any(declared.values()):
+        filled = fill(frame, Fit(handle_missing, normalize, {**kept.columns, **learnt}), columns)
+        for name, fitted in transform.fitted(filled, filled.collect_schema(), declared).items():
+            learnt[name] = replace(learnt[name], steps=fitted)
+            if name not in transforms and normalize is True:
+                low, high = fitted[0]["low"], fitted[0]["high"]
+                learnt[name] = replace(learnt[name], low=low, high=high, steps=None)
+    fit = Fit(handle_missing, normalize, {**kept.columns, **learnt})
+    _check_names(fit, schema, columns)
+    return fit
+
+
+def _declared(
+    name: str, dtype: pl.DataType, normalize: Normalize, transforms: Mapping[str, Sequence[Step]]
+) -> Sequence[Step] | None:
+    if name in transforms:
+        return transforms[name]
+    if not normalize or not dtype.is_numeric():
+        return None
+    return (Step("minmax" if normalize is True else normalize),)
+
+
+def _check_names(fit: Fit, schema: pl.Schema, columns: Sequence[str]) -> None:
+    given = Counter(n for c in columns for n in transform.names(c, fit.steps(c, schema[c])))
+    given += Counter(name for name in schema if name not in columns)
+    for name, count in given.items():
+        if count > 1:
+            raise DataError(
+                f"two published columns would be named {name!r}",
+                code="fit.names",
+                where=name,
+                fix="list other categories for one_hot, or use ordinal",
+            )
 
 
 def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
@@ -130,36 +206,39 @@ def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
         return frame.drop_nulls(list(columns))
     if fit.handle_missing == "zero":
         return frame.with_columns(
-            pl.col(c).fill_null(_zero(schema[c])) for c in columns if _zero(schema[c]) is not None
+            column(c).fill_null(_zero(schema[c])) for c in columns if _zero(schema[c]) is not None
         )
     if fit.handle_missing == "impute":
         values = {c: f for c in columns if (f := _fill_value(fit, c)) is not None}
-        exact = [c for c in values if schema[c].is_numeric() and not schema[c].is_float()]
+        exact = [
+            c
+            for c in values
+            if schema[c].is_numeric() and not schema[c].is_float() and not fit.columns[c].is_categorical
+        ]
         nulls = frame.select(pl.col(exact).null_count()).collect(engine="streaming").row(0, named=True) if exact else {}
         return frame.with_columns(
-            (pl.col(c).cast(pl.Float64) if c in nulls else pl.col(c)).fill_null(pl.lit(value))
+            (column(c).cast(pl.Float64) if c in nulls else column(c)).fill_null(_literal(value, schema[c]))
             for c, value in values.items()
             if nulls.get(c, 1)
         )
     return frame
 
 
-def scale(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
-    """``frame`` with its numeric columns scaled to [0, 1] as Float64, clipped to the fitted range.
-
-    A constant column becomes 0.0; NaN and ±inf become null; a column without a fitted range becomes null.
-    """
-    schema = frame.collect_schema()
-    numeric = [c for c in columns if schema[c].is_numeric() and c in fit.columns]
-    return frame.with_columns(_scaled(c, schema[c], fit.columns[c]) for c in numeric)
+_COUNTS = {"outside": transform.outside, "unknown": transform.unknown}
 
 
 def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.LazyFrame, Applied]:
-    """Both steps, with counts of what they did."""
+    """Both, with counts of what they did; the columns that become of one stand in its place."""
     schema = frame.collect_schema()
     filled = fill(frame, fit, columns)
     filled_schema = filled.collect_schema()
-    outside = {c: fit.columns[c] for c in columns if fit.normalize and schema[c].is_numeric() and c in fit.columns}
+    steps = {c: fit.steps(c, schema[c]) for c in columns}
+    counted = {
+        f"{what} {c}": expr
+        for c in columns
+        for what, count in _COUNTS.items()
+        if (expr := count(c, filled_schema[c], steps[c])) is not None
+    }
     before = (
         frame.select(pl.len(), *(_null_for_nan(c, schema[c]).null_count() for c in columns))
         .collect(engine="streaming")
@@ -168,12 +247,8 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
     after = (
         filled.select(
             pl.len(),
-            *(pl.col(c).count().alias(f"values {c}") for c in columns),
-            *(
-                _finite(c, filled_schema[c]).is_between(f.low, f.high).not_().sum().alias(f"outside {c}")
-                for c, f in outside.items()
-                if f.low is not None and f.high is not None
-            ),
+            *(column(c).count().alias(f"values {c}") for c in columns),
+            *(expr.alias(name) for name, expr in counted.items()),
         )
         .collect(engine="streaming")
         .row(0, named=True)
@@ -185,10 +260,14 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
         rows=rows,
         dropped=dropped,
         filled={c: nulls[c] - left[c] for c in columns if nulls[c] > left[c]} if not dropped else {},
-        clipped={c: n for c in outside if (n := after.get(f"outside {c}", 0))},
+        clipped={c: n for c in columns if (n := after.get(f"outside {c}", 0))},
         all_null=tuple(c for c in columns if after["len"] and not after[f"values {c}"]),
+        unknown={c: n for c in columns if (n := after.get(f"unknown {c}", 0))},
     )
-    return (scale(filled, fit, columns) if fit.normalize else filled), applied
+    if not any(steps.values()):
+        return filled, applied
+    made = [e for c, dtype in filled_schema.items() for e in transform.columns(c, dtype, steps.get(c, ()))]
+    return filled.select(made), applied
 
 
 def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | None]:
@@ -196,62 +275,31 @@ def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | N
         return {}
     schema = frame.collect_schema()
     row = (
-        frame.select(_finite(c, schema[c]).cast(pl.Float64).median() for c in columns)
+        frame.select(transform.finite(column(c), schema[c]).cast(pl.Float64).median().alias(c) for c in columns)
         .collect(engine="streaming")
         .row(0, named=True)
     )
     return {c: float(v) if v is not None else None for c, v in row.items()}
 
 
-def _mode(frame: pl.LazyFrame, column: str) -> Any:
-    counts = frame.select(pl.col(column)).drop_nulls().group_by(column).len()
-    first = counts.sort(["len", column], descending=[True, False]).head(1).collect(engine="streaming")
+def _mode(frame: pl.LazyFrame, name: str) -> Any:
+    counts = frame.select(column(name).alias("value")).drop_nulls().group_by("value").len()
+    first = counts.sort(["len", "value"], descending=[True, False]).head(1).collect(engine="streaming")
     return first.item(0, 0) if first.height else None
 
 
-def _ranges(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, tuple[float | int | None, float | int | None]]:
-    if not columns:
-        return {}
-    schema = frame.collect_schema()
-    finite = [_finite(c, schema[c]) for c in columns]
-    extremes = [f.min().name.prefix("low ") for f in finite] + [f.max().name.prefix("high ") for f in finite]
-    row = frame.select(extremes).collect(engine="streaming").row(0, named=True)
-    return {c: (row[f"low {c}"], row[f"high {c}"]) for c in columns}
+def _literal(value: Any, dtype: pl.DataType) -> pl.Expr:
+    # Of an Enum and a text Polars makes something that panics when it is grouped.
+    return pl.lit(value) if dtype.is_numeric() else pl.lit(value).cast(dtype)
 
 
-def _finite(column: str, dtype: pl.DataType) -> pl.Expr:
-    """A numeric column for exact comparison: integers as they are, all else as Float64 without NaN and ±inf."""
-    if dtype.is_integer():
-        return pl.col(column).cast(pl.Int128)
-    value = pl.col(column).cast(pl.Float64)
-    return pl.when(value.is_finite()).then(value).alias(column)
-
-
-def _scaled(column: str, dtype: pl.DataType, fit: ColumnFit) -> pl.Expr:
-    if fit.low is None or fit.high is None:
-        return pl.lit(None, pl.Float64).alias(column)
-    low, high = fit.low, fit.high
-    value = _finite(column, dtype)
-    if isinstance(low, float) or isinstance(high, float):
-        value = value.cast(pl.Float64)
-        if not math.isfinite(high - low):  # the span of two huge values overflows; half of each does not
-            value, low, high = value / 2, low / 2, high / 2
-    if low == high:
-        return pl.when(value.is_not_null()).then(0.0).alias(column)
-    above = (value.clip(low, high) - low).cast(pl.Float64)
-    # Polars divides by a constant by multiplying with its reciprocal, which is inexact and may overflow; by a column
-    # it divides.
-    span = above * 0.0 + float(high - low)
-    return (above / span).alias(column)
-
-
-def _fill_value(fit: Fit, column: str) -> Any:
-    known = fit.columns.get(column)
+def _fill_value(fit: Fit, name: str) -> Any:
+    known = fit.columns.get(name)
     return known.fill if known else None
 
 
-def _null_for_nan(column: str, dtype: pl.DataType) -> pl.Expr:
-    return pl.col(column).fill_nan(None) if dtype.is_float() else pl.col(column)
+def _null_for_nan(name: str, dtype: pl.DataType) -> pl.Expr:
+    return column(name).fill_nan(None) if dtype.is_float() else column(name)
 
 
 def _zero(dtype: pl.DataType) -> Any:

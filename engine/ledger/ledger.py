@@ -442,14 +442,12 @@ class Ledger:
 
     # --- fits and published files -----------------------------------------------------------------------------------
 
-    def fit(self, pipeline: str, view: str) -> tuple[int, dict[str, Any]] | None:
-        """The newest pinned fit of a view, with its version; None before the first."""
-        query = (
-            sa.select(fits.c.version, fits.c.fit)
-            .where(fits.c.pipeline == pipeline, fits.c.view == view)
-            .order_by(fits.c.version.desc())
-            .limit(1)
-        )
+    def fit(self, pipeline: str, view: str, version: int | None = None) -> tuple[int, dict[str, Any]] | None:
+        """The newest pinned fit of a view, or that of a version, with its version; None where there is none."""
+        query = sa.select(fits.c.version, fits.c.fit).where(fits.c.pipeline == pipeline, fits.c.view == view)
+        if version is not None:
+            query = query.where(fits.c.version == version)
+        query = query.order_by(fits.c.version.desc()).limit(1)
         with self._read() as connection:
             row = connection.execute(query).first()
         return (row.version, row.fit) if row else None

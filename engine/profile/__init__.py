@@ -5,7 +5,25 @@ coarser grids put whole cells together, so that profiles of chunks or days add u
 figure that is derived from one can be off is told with it.
 """
 
-from engine.profile.column import QUANTILES, ColumnProfile
-from engine.profile.profile import Profile, Profiler, kind_of, profile_of, together
+from engine.profile.categories import KEPT as CATEGORIES
+from engine.profile.column import QUANTILES, ColumnProfile, linear
+from engine.profile.column import quantiles as quantiles_of
+from engine.profile.numbers import Moments, Numbers, Pieces
+from engine.profile.profile import Profile, Profiler, kind_of, measured, profile_of, together
 
-__all__ = ["QUANTILES", "ColumnProfile", "Profile", "Profiler", "kind_of", "profile_of", "together"]
+__all__ = [
+    "CATEGORIES",
+    "QUANTILES",
+    "ColumnProfile",
+    "Moments",
+    "Numbers",
+    "Pieces",
+    "Profile",
+    "Profiler",
+    "kind_of",
+    "linear",
+    "measured",
+    "profile_of",
+    "quantiles_of",
+    "together",
+]

@@ -66,9 +66,9 @@ class ColumnProfile:
             return self.counted
         if self.hashes is not None:
             return min(self.hashes.estimate(), self.count)
-        if self.numbers is not None:
+        if self.numbers is not None and self.numbers.exact:
             return len(self.numbers.at) + (self.numbers.below > 0) + (self.numbers.above > 0)
-        return len(self.categories.counts) if self.categories else None
+        return len(self.categories.counts) if self.categories and self.categories.exact else None
 
     @property
     def distinct_error(self) -> float | None:
@@ -125,7 +125,8 @@ class ColumnProfile:
         """The hashes of the values, also while they are all known."""
         if self.hashes is not None:
             return self.hashes
-        found = Distinct()
+        known = (self.numbers or self.categories or Numbers()).exact
+        found = Distinct(known=known)
         if self.numbers is not None:
             found.add(hashes_of(pl.Series(_numbers(self.numbers)), self.kind))
         elif self.categories is not None:
@@ -276,8 +277,18 @@ def quantiles(numbers: Numbers, shares: Sequence[float]) -> list[float]:
         rank = min(int(place), total - 1)
         here, next_ = at(rank), at(min(rank + 1, total - 1))
         part = place - rank
-        found.append(here if part == 0 or here == next_ else here * (1 - part) + next_ * part)
+        found.append(linear(here, next_, part))
     return found
+
+
+def linear(low: float, high: float, part: float) -> float:
+    """Between two numbers, and never beyond either."""
+    if part == 0 or low == high:
+        return low
+    apart = high - low
+    if math.isinf(apart):
+        return low * (1 - part) + high * part
+    return low + apart * part if part < 0.5 else high - apart * (1 - part)
 
 
 def rank_error(numbers: Numbers) -> float:

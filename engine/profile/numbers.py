@@ -13,6 +13,7 @@ from engine.profile.packing import differences, packed, summed, unpacked
 
 CELLS = 2_048  # kept at most
 _AIM = 1_024  # where cells are chosen by a part of the rows
+_SLICE = 32_768  # numbers that the processor's caches hold, with what is made of them
 _SPIKES = 16  # values with a cell of their own
 _SPIKE = 1 / 200  # of the rows: what makes a value one
 _NOTHING = np.empty(0, np.float64)
@@ -36,6 +37,16 @@ class Moments:
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
+
+    @classmethod
+    def of(cls, x: Floats, low: float, high: float) -> Moments:
+        """Of numbers, at least one, whose least and greatest are known."""
+        if low == high:
+            return cls(len(x), low, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = float(x.mean())
+            off = x - mean
+            return cls(len(x), mean, float(off @ off))
 
     def merged(self, other: Moments) -> Moments:
         count = self.count + other.count
@@ -90,6 +101,10 @@ class Numbers:
         """Counts numbers, none of them NaN."""
         if not len(x):
             return
+        if self.grid is not None and len(x) > _SLICE:
+            for start in range(0, len(x), _SLICE):
+                self.add(x[start : start + _SLICE])
+            return
         low, high = float(x.min()), float(x.max())
         if math.isinf(low) or math.isinf(high):
             self.below += int(np.count_nonzero(x == -math.inf))
@@ -99,9 +114,7 @@ class Numbers:
                 return
             low, high = float(x.min()), float(x.max())
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = low if low == high else float(x.mean())
-            off = x - mean
-            self.moments = self.moments.merged(Moments(len(x), mean, 0.0 if low == high else float(off @ off)))
+            self.moments = self.moments.merged(Moments.of(x, low, high))
         self.least, self.greatest = min(self.least, low), max(self.greatest, high)
         if self.grid is None:
             self._add_values(x, low, high)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import reduce
@@ -18,6 +20,7 @@ from engine.profile.distinct import Distinct
 from engine.profile.numbers import Numbers
 
 VERSION = 1  # of the JSON form
+_MANY_ROWS = 50_000  # of a batch: worth two threads
 _EXACT_WHOLE = 2.0**53
 
 
@@ -108,11 +111,14 @@ class Profiler:
     Args:
         schema: the table's columns and their types.
         pii: the columns of which no values are kept.
+        distinct: whether to estimate how many distinct values there are, where there are many.
     """
 
-    def __init__(self, schema: Mapping[str, pl.DataType], pii: Iterable[str] = ()) -> None:
+    def __init__(self, schema: Mapping[str, pl.DataType], pii: Iterable[str] = (), *, distinct: bool = True) -> None:
         self._types = dict(schema)
         self._pii = frozenset(pii)
+        self._distinct = distinct
+        self._workers: ThreadPoolExecutor | None = None
         self._rows = 0
         self._columns = {name: _empty(name, dtype) for name, dtype in self._types.items()}
 
@@ -124,21 +130,32 @@ class Profiler:
     def add(self, batch: pl.DataFrame) -> None:
         """Takes note of rows; columns that are not the table's are left out."""
         self._rows += batch.height
-        for name, found in self._columns.items():
-            _add(found, batch[name])
+        if self._workers is None and batch.height >= _MANY_ROWS and len(self._columns) > 1:
+            self._workers = ThreadPoolExecutor(min(2, os.cpu_count() or 1))
+        if self._workers is None:
+            for name, found in self._columns.items():
+                _add(found, batch[name], self._distinct)
+        else:
+            done = [self._workers.submit(_add, c, batch[n], self._distinct) for n, c in self._columns.items()]
+            for one in done:
+                one.result()
 
     def profile(self) -> Profile:
         """Of all batches."""
+        if self._workers:
+            self._workers.shutdown()
+            self._workers = None
         kept = {n: c.without_values() if n in self._pii else c for n, c in self._columns.items()}
         return Profile(self._rows, kept)
 
 
-def profile_of(data: Any, pii: Iterable[str] = (), *, exact: bool = False) -> Profile:
+def profile_of(data: Any, pii: Iterable[str] = (), *, exact: bool = False, distinct: bool = True) -> Profile:
     """The profile of a table: polars (eager or lazy), pyarrow, pandas, a Parquet path, or an Arrow stream.
 
     Args:
         pii: columns of which no values are kept.
         exact: whether distinct values are counted one by one where there are many: those columns are read twice.
+        distinct: whether they are estimated there.
 
     Raises:
         UsageError: ``data`` is no table.
@@ -148,7 +165,7 @@ def profile_of(data: Any, pii: Iterable[str] = (), *, exact: bool = False) -> Pr
 
     with opened(data) as frame:
         with reading():
-            made = Profiler(frame.collect_schema(), pii)
+            made = Profiler(frame.collect_schema(), pii, distinct=distinct)
         with closing(batches(frame, made.columns)) as found:
             for _, batch in found:
                 made.add(batch)
@@ -183,7 +200,7 @@ def kind_of(dtype: pl.DataType) -> Kind:
     return kinds.get(dtype.base_type(), "other")
 
 
-def _add(found: ColumnProfile, values: pl.Series) -> None:
+def _add(found: ColumnProfile, values: pl.Series, distinct: bool) -> None:
     if found.kind == "other":
         found.count += len(values) - values.null_count()
         found.nulls += values.null_count()
@@ -192,16 +209,16 @@ def _add(found: ColumnProfile, values: pl.Series) -> None:
     if values.null_count():
         values = values.drop_nulls()
     if found.numbers is not None:
-        count = _add_numbers(found, found.numbers, _measured(values))
+        count = _add_numbers(found, found.numbers, measured(values), distinct)
     else:
         count = len(values)
         if found.categories is not None and count:
-            _add_texts(found, found.categories, values.cast(pl.String))
+            _add_texts(found, found.categories, values.cast(pl.String), distinct)
     found.count += count
     found.nulls += rows - count
 
 
-def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series) -> int:
+def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series, distinct: bool) -> int:
     floats = values if values.dtype == pl.Float64 else values.cast(pl.Float64)
     x = floats.to_numpy()
     if len(x) and x.min() != x.min():  # a NaN
@@ -209,6 +226,9 @@ def _add_numbers(found: ColumnProfile, numbers: Numbers, values: pl.Series) -> i
         x = floats.to_numpy()
     if not len(x):
         return 0
+    if not distinct:
+        numbers.add(x)
+        return len(x)
     if found.kind != "number" and not found.rounded:
         found.rounded = bool(max(-x.min(), x.max()) > _EXACT_WHOLE)
     if found.hashes is None and (found.rounded or not numbers.exact):
@@ -226,23 +246,25 @@ def _known(numbers: Numbers) -> Numbers:
     return Numbers(None, numbers.at, numbers.counts, below=numbers.below, above=numbers.above)
 
 
-def _add_texts(found: ColumnProfile, categories: Categories, texts: pl.Series) -> None:
+def _add_texts(found: ColumnProfile, categories: Categories, texts: pl.Series, distinct: bool) -> None:
     if categories.exact:
         known = list(categories.counts)
         categories.count(texts)
-        if categories.exact:
+        if categories.exact or not distinct:
             return
         found.hashes = Distinct()
         found.hashes.add(hashes_of(pl.Series(known, dtype=pl.String), found.kind))
         found.hashes.add(hashes_of(texts, found.kind))
         return
+    if not distinct:
+        return  # there are too many: that is all that is asked
     hashes = hashes_of(texts, found.kind)
     categories.sift(texts, hashes)
     found.hashes = found.hashed()
     found.hashes.add(hashes)
 
 
-def _measured(values: pl.Series) -> pl.Series:
+def measured(values: pl.Series) -> pl.Series:
     """Values as numbers: whole ones as Int64 where they can be, others as Float64."""
     dtype = values.dtype
     if isinstance(dtype, pl.Datetime | pl.Duration):

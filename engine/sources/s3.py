@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from engine.errors import MaestroError, SourceError, TransientSourceError
-from engine.s3 import open_client
+from engine.s3 import is_of_the_store, open_client
 from engine.sources import Chunk, Reading, Request
 from engine.sources.file_reading import FileReading
 from engine.sources.store import RemoteStore
@@ -33,14 +33,13 @@ class S3Source:
         spec = self._spec
         store = RemoteStore(
             self._name,
-            open_client(spec, seconds=spec.timeout_seconds, attempts=1),  # RemoteStore calls again
+            open_client(spec, "reading S3", seconds=spec.timeout_seconds, attempts=0),  # RemoteStore calls again
             f"{spec.bucket}/{spec.key}",
             "s3://",
             retries=spec.max_retries,
             timeout=spec.timeout_seconds,
             worded=self._worded,
             limit=spec.limits.bytes,
-            timely=True,
         )
         return FileReading(self._name, spec, spec.key, store, request, self._texts)
 
@@ -65,13 +64,13 @@ class S3Source:
             )
         if isinstance(error, MaestroError) or not isinstance(error, Exception):
             return error
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) or "not a valid URI" in str(error):
             return self._error(
                 f"no request can be made: {' '.join(str(error).split())[:300]}",
                 code="source.invalid_request",
                 fix="check endpoint_url, region, bucket and key for characters that do not belong there",
             )
-        if not isinstance(error, OSError):
+        if not is_of_the_store(error):
             return error
         return self._error(
             f"the store cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}",

@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -195,7 +196,6 @@ class RemoteStore:
         worded: what is raised instead of an error of the file system.
         limit: most bytes of a file whose size nobody tells.
         globs: whether a path may be a glob.
-        timely: whether the file system gives up by itself after that time.
     """
 
     name: str
@@ -207,12 +207,15 @@ class RemoteStore:
     worded: Callable[[BaseException], BaseException]
     limit: int
     globs: bool = True
-    timely: bool = False
 
     def close(self) -> None:
         """See `Store.close`."""
-        if callable(close := getattr(self.files, "close", None)):
-            close()
+        client, loop = getattr(self.files, "_s3creator", None), getattr(self.files, "loop", None)
+        if client is not None:  # s3fs leaves that to a finalizer, which lets go of nothing while a loop runs
+            from fsspec.asyn import sync
+
+            with suppress(Exception):
+                sync(loop, client.__aexit__, None, None, None, timeout=1)
 
     def entries(self) -> list[Entry]:
         """See `Store.entries`."""
@@ -267,7 +270,7 @@ class RemoteStore:
         wanted = None if start is None or stop is None else stop - start
         for attempt in range(self.retries + 1):
             try:
-                data = bytes(self._within(lambda: self.files.cat_file(entry.path, start=start, end=stop)))
+                data = bytes(within(self.timeout, lambda: self.files.cat_file(entry.path, start=start, end=stop)))
             except Stalled:
                 raise self._stalled(entry.shown) from None
             except BaseException as error:  # noqa: BLE001 - worded, and raised
@@ -314,7 +317,7 @@ class RemoteStore:
         """A call of the file system; asked again where the connection broke."""
         for attempt in range(self.retries + 1):
             try:
-                return self._within(lambda: call(*given, **more))
+                return within(self.timeout, lambda: call(*given, **more))
             except Stalled:
                 raise self._stalled(self.shown + self.pattern.partition("?")[0]) from None
             except BaseException as error:  # noqa: BLE001 - worded, and raised
@@ -323,15 +326,6 @@ class RemoteStore:
                     raise known from None
             threading.Event().wait(PAUSE_SECONDS * 2**attempt * _RANDOM.uniform(0.5, 1.0))
         raise AssertionError("unreachable")  # pragma: no cover
-
-    def _within(self, call: Callable[[], Any]) -> Any:
-        """What a call gives, unless it takes too long."""
-        if not self.timely:
-            return within(self.timeout, call)
-        try:
-            return call()
-        except TimeoutError:
-            raise Stalled from None
 
     def _each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """What ``call`` gives for each, some at a time."""

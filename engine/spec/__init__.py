@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
 from engine.spec.alerts import AlertSpec
 from engine.spec.anomalies import Anomalies
+from engine.spec.drift import DriftBaseline, DriftSpec, DriftThresholds
 from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
@@ -46,6 +47,9 @@ __all__ = [
     "Csv",
     "DatabaseSpec",
     "Deduplicate",
+    "DriftBaseline",
+    "DriftSpec",
+    "DriftThresholds",
     "EntitiesSpec",
     "FeastSpec",
     "FileKeys",

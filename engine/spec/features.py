@@ -13,6 +13,7 @@ from engine.errors import ConfigError
 from engine.problems import problems_of
 from engine.spec.aggregates import AnyAggregate, AttributeSpec, Default, EntitiesSpec, OrText
 from engine.spec.scalars import Column, Columns, DurationText, Finite, Name, Spec, Text
+from engine.spec.transforms import Normalize, Steps
 
 SETS = ("user", "task", "project", "team")
 # The keys that only a declared view has, and those that only a built-in set has.
@@ -61,9 +62,16 @@ class ViewSpec(Spec):
         ),
     ] = "impute"
     normalize: Annotated[
-        bool,
-        Field(description="min-max to [0, 1] per column, with a pinned fit; default: true, of a declared view false"),
+        Normalize,
+        Field(
+            description="every number, with a pinned fit: true or minmax, to [0, 1]; standard; robust; false; "
+            "default: true, of a declared view false"
+        ),
     ] = True
+    transforms: Annotated[
+        dict[Column, Steps],
+        Field(description="feature: what is done to it instead, in this order; [] leaves it as it is"),
+    ] = {}
     min_data_points: Annotated[
         int,
         Field(ge=0, description="user set: fewer activities than this give null for what rests on history"),
@@ -111,7 +119,9 @@ class ViewSpec(Spec):
         Field(description="declared view: feature: SQL over its aggregates, attributes and the columns of entities"),
     ] = {}
     defaults: Annotated[dict[Name, Default], Field(description="declared view: feature: value in place of null")] = {}
-    ttl: Annotated[DurationText | None, Field(description="how long a row holds; default: until a newer one")] = None
+    ttl: Annotated[
+        DurationText | None, Field(description="how long a row holds, such as 30d; default: until a newer one")
+    ] = None
     description: Text | None = None
     owner: Text | None = None
     tags: dict[Text, Text] = {}

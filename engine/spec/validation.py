@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.errors import Problem
 from engine.spec.anomalies import Anomalies
+from engine.spec.drift import DriftSpec
 from engine.spec.rules import Place, unknown
 from engine.spec.scalars import (
     BOUND_TEXT,
@@ -42,7 +43,7 @@ ROW_WISE = (
     "custom",
 )
 ALL = "all"  # the entry of on_violation, max_failed and where that holds where no other does
-FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count", "anomaly")
+FAMILIES = ("schema", *ROW_WISE, "uniqueness", "freshness", "distribution", "row_count", "drift", "anomaly")
 
 
 class Freshness(Spec):
@@ -251,6 +252,7 @@ class ValidationSpec(Spec):
     anomalies: Annotated[
         Anomalies | None, Field(description="figures held against those of past runs; judged by runs only")
     ] = None
+    drift: Annotated[DriftSpec | None, Field(description="compare each column with what it was")] = None
     severity: Annotated[
         dict[Text, Literal["error", "warning", "info"]],
         Field(description="family or family.column: severity of a failed check"),
@@ -290,6 +292,7 @@ class ValidationSpec(Spec):
             "distribution": tuple(self.distribution),
             "row_count": (),
             "anomaly": self.anomalies.names if self.anomalies else (),
+            "drift": (self.drift.columns or ()) if self.drift else (),
         }
         return table[family]
 
@@ -306,6 +309,7 @@ class ValidationSpec(Spec):
         found += [(("not_null", i), c) for i, c in enumerate(self.not_null)]
         found += [(("patterns", c), c) for c in self.patterns]
         found += [(("lengths", c), c) for c in self.lengths]
+        found += [(("drift", "columns", i), c) for i, c in enumerate(self.columns("drift"))]
         found += [(("increasing", i), rule.column) for i, rule in enumerate(self.increasing)]
         for i, rule in enumerate(self.compare):
             found += [(("compare", i, "left"), rule.left), (("compare", i, "right"), rule.right)]
@@ -332,7 +336,7 @@ class ValidationSpec(Spec):
                 message = f"the length of {column!r} is empty: {fewest} is above {most}"
                 place = (*path, "lengths", column)
                 yield Problem("config.range", message, place, allowed="[min, max]", fix="swap the two")
-        yield from self._row_count_problems(path)
+        yield from self._table_problems(path)
         for i, key in enumerate(self.foreign_keys):
             if len(key.columns) != len(key.to):
                 message = f"{len(key.columns)} columns refer to {len(key.to)}"
@@ -352,7 +356,9 @@ class ValidationSpec(Spec):
             families = ROW_WISE if option == "on_violation" else (*ROW_WISE, "uniqueness")
             yield from self._entry_problems((*path, option), entries, families)
 
-    def _row_count_problems(self, path: Place) -> Iterator[Problem]:
+    def _table_problems(self, path: Place) -> Iterator[Problem]:
+        if self.drift:
+            yield from self.drift.problems((*path, "drift"))
         counts = self.row_count
         if counts is None:
             return
@@ -373,6 +379,8 @@ class ValidationSpec(Spec):
                 yield Problem("config.not_row_wise", message, where, allowed=", ".join(families), fix="remove it")
             elif family not in families:
                 yield unknown(where, "check family", family, families)
+            elif family == "drift" and self.drift and self.drift.columns is None:
+                continue  # of any column
             elif dot and column not in self.columns(family):
                 yield unknown(where, f"column of the {family} checks", column, self.columns(family))
 

@@ -32,6 +32,8 @@ COMMANDS = (
     "report",
     "materialize",
     "online get",
+    "training-set",
+    "fit export",
     "quarantine list",
     "quarantine show",
     "quarantine replay",
@@ -39,6 +41,7 @@ COMMANDS = (
     "validate",
     "profile",
     "suggest",
+    "drift",
 )
 REPORTING = (
     "check",
@@ -51,10 +54,13 @@ REPORTING = (
     "report",
     "materialize",
     "online get",
+    "training-set",
     *QUARANTINE,
     "validate",
     "profile",
     "sources",
+    "drift",
+    "profile",
 )
 
 

@@ -19,6 +19,8 @@ import pytest
 from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
 from engine.cli import main
+from engine.demo import world as demo
+from engine.features import FeatureExtractor
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
 from engine.plan import compile_plan
@@ -215,11 +217,75 @@ def test_the_python_of_checks_runs_as_it_stands(world: Path) -> None:
     assert tried.stdout.endswith("\n2\n")
 
 
+def test_the_transforms_example_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    [text] = [block for block in blocks("yaml") if "one_hot" in block]
+    sources = "users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}"
+    (world / "pipeline.yaml").write_text(f"version: 1\nname: work\nsources: {{{sources}}}\n{text}")
+    run_pipeline(load_pipeline("pipeline.yaml"), as_of="2025-10-04")
+    [command] = [line for line in README.splitlines() if line.startswith("maestro fit export")]
+    assert main(command.split()[1:]) == 0
+    [code] = [block for block in blocks("python") if "transforms.load" in block]
+    users, activities = pl.read_csv("data/users.csv"), pl.read_parquet("data/activities/*.parquet")
+    raw = FeatureExtractor().extract_user_features(users, activities, as_of="2025-10-04")
+    raw.write_parquet("raw.parquet")
+    done = ran(
+        f"import polars as pl\nraw = pl.read_parquet('raw.parquet')\n{code}print(serving.apply(raw).columns)", world
+    )
+    assert "'tasks_completed_30d_0', 'tasks_completed_30d_1', 'tasks_completed_30d_2'" in done.stdout
+
+
+def test_the_training_set_example_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo.build(world / "demo-out", now=datetime.now(UTC))
+    path = world / "demo-out" / "pipeline.yaml"
+    path.write_text(path.read_text().replace("feast:", "# feast:"))
+    done = ran(next(block for block in blocks("python") if "training_set" in block), world)
+    assert done.stdout.startswith("shape: (3, 5)")
+    monkeypatch.chdir(world)
+    [command] = [line for line in README.splitlines() if line.startswith("maestro training-set")]
+    assert main(command.split()[1:]) == 0
+    made = pl.read_parquet("set.parquet")
+    assert (made["has_left"].to_list(), made["bug_rate"].is_null().to_list()) == ([0, 1, 0], [False, False, True])
+
+
 def test_the_python_of_profiles_runs_as_it_stands(world: Path) -> None:
     (code,) = [block for block in blocks("python") if "profile_of" in block]
     assert ran(code, world).stdout.endswith(
         " 2.5 [{'value': 'a', 'count': 2}, {'value': 'b', 'count': 1}, {'value': 'c', 'count': 1}]\n"
     )
+
+
+def test_the_python_of_drift_runs_as_it_stands(world: Path) -> None:
+    (code,) = [block for block in blocks("python") if "drift_of" in block]
+    assert (
+        ran(code, world).stdout == "{'distance': ['psi', 'js', 'ks', 'wasserstein'], 'payment': ['psi', 'js']} 0.325\n"
+    )
+
+
+def test_the_commands_of_drift_run_as_they_stand(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    for month in ("july", "august"):
+        frame = pl.DataFrame({"distance": [float(n % 40) for n in range(2_000)]})
+        frame.write_parquet(world / "data" / f"{month}.parquet")
+        frame.write_csv(world / "data" / f"{month}.csv")
+    (commands,) = [block for block in blocks("sh") if "maestro drift" in block]
+    for line in commands.splitlines():
+        command = f"{sys.executable} -m engine".join(line.partition("#")[0].split("maestro"))
+        done = subprocess.run(command, shell=True, cwd=world, env={"PYTHONPATH": str(ROOT)}, check=False)  # noqa: S602
+        assert done.returncode == 0, line
+
+
+def test_the_drift_example_runs_as_it_stands(tmp_path: Path) -> None:
+    (text,) = [block for block in blocks("yaml") if "drift:" in block]
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: trips\n{text}")
+    frame = pl.DataFrame({"distance": [float(n % 40) for n in range(2_000)], "payment": ["card", "cash"] * 1_000})
+    statuses = []
+    for factor in (1, 1, 2):
+        frame.with_columns(pl.col("distance") * factor).write_parquet(tmp_path / "data" / "trips.parquet")
+        statuses.append(run_pipeline(load_pipeline(path)).status)
+    assert statuses == ["done", "done", "blocked"]
 
 
 def test_the_commands_of_profiles_run_as_they_stand(
@@ -371,7 +437,7 @@ def test_the_report_example_runs_as_it_stands(
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (11, 5)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (13, 8)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

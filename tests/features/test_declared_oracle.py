@@ -135,7 +135,7 @@ def extracted(spec: Mapping[str, Any], frames: Mapping[str, pl.DataFrame]) -> pl
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(worlds())
 def test_agrees_with_the_oracle(world: Any) -> None:
     spec, frames, rows = world
@@ -157,7 +157,7 @@ def same(found: Any, wanted: Any) -> bool:
     return type(found) is type(wanted) and bool(found == wanted)
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=10)
 @given(worlds(), worlds())
 def test_what_comes_later_changes_nothing(world: Any, other: Any) -> None:
     spec, frames, _ = world
@@ -186,7 +186,7 @@ def test_what_comes_later_changes_nothing(world: Any, other: Any) -> None:
     assert_frame_equal(extracted(spec, later), extracted(spec, frames))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(worlds())
 def test_many_as_ofs_at_once_give_the_same(world: Any) -> None:
     spec, frames, _ = world

@@ -26,16 +26,17 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report", "junit"),
-    ("quarantine",),
-    ("backfilling", "proof"),
+    ("quarantine", "training", "transforms"),
+    ("backfilling", "proof", "published"),
     ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
     ("suggestion",),
     ("extraction",),
     ("intake", "loading", "bulletin"),
     ("stages",),
-    ("outcome",),
+    ("outcome", "baselines"),
     ("landing", "plan", "plugin", "upkeep", "alerts"),
     ("sources", "checks", "features", "sinks", "ledger"),
+    ("drift",),
     ("profile",),
     ("page", "config", "expressions", "frames", "moments", "objects", "starter", "widening"),
     ("s3",),
@@ -65,17 +66,17 @@ HOMES = {
     },
     "feast": {"engine.sinks.feast"},
     "aiohttp": {"engine.sources.file"},
-    "botocore": {"engine.s3.keys"},
-    "fsspec": {"engine.sources.file", "engine.sources.store", "engine.s3.client"},
+    "fsspec": {"engine.sources.file", "engine.sources.store"},
     "httpx": {"engine.sources.http", "engine.alerts"},
     "mmh3": {"engine.sinks.online.redis"},
-    "numba": {"engine.features.history.kernels"},
-    "numpy": {"engine.features.history", "engine.profile", "engine.sinks.online"},
+    "numba": {"engine.drift.kernels", "engine.features.history.kernels"},
+    "numpy": {"engine.drift", "engine.features.history", "engine.profile", "engine.sinks.online"},
     "pydantic": {"engine.spec", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},
     "redis": {"engine.sinks.online.redis"},
     "rich": {"engine.report"},
+    "s3fs": {"engine.s3"},
     "sqlalchemy": {"engine.ledger"},
     "yaml": {"engine.document"},
 }
@@ -87,7 +88,9 @@ WITHOUT_FRAMES = {
     "engine.alerts",
     "engine.cli",
     "engine.cli.console",
+    "engine.cli.fit",
     "engine.cli.online",
+    "engine.cli.training",
     "engine.cli.pipeline",
     "engine.cli.quarantine",
     "engine.cli.upkeep",
@@ -113,8 +116,6 @@ WITHOUT_FRAMES = {
     "engine.problems",
     "engine.report",
     "engine.s3",
-    "engine.s3.client",
-    "engine.s3.keys",
     "engine.sinks.online.config",
     "engine.sinks.paths",
     "engine.starter",
@@ -125,7 +126,7 @@ WITHOUT_FRAMES = {
 HEAVY = {
     *("polars", "_polars_runtime_32", "duckdb", "_duckdb", "pyarrow", "feast", "pandas", "numpy", "sqlalchemy"),
     *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore", "pymysql", "psycopg"),
-    *("redis", "mmh3"),
+    *("redis", "mmh3", "numba"),
 }
 
 
@@ -306,7 +307,12 @@ step("plan as of nonsense", lambda: main(["plan", "right.yaml", "--as-of", "tomo
 for action in ("list", "show --source s", "replay", "drop --source s"):
     name, *more = action.split()
     step(f"quarantine {name} of a wrong file", lambda: main(["quarantine", name, "wrong.yaml", *more]))
+for command in ("profile", "suggest"):
+    step(f"{command} of a wrong file", lambda: main([command, "wrong.yaml"]))
+    step(f"{command} of no file", lambda: main([command, "none.yaml"]))
 step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
+training = ["training-set", "wrong.yaml", "--entities", "e.parquet", "--features", "v:*"]
+step("training-set of a wrong file", lambda: main(training))
 step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))

@@ -30,6 +30,7 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "add_piece": lambda book: book.add_piece("read1", piece_of(9, "x")),
     "landed": lambda book: book.landed(read_of(state="landed")),
     "judged": lambda book: book.judged(read_of(state="accepted"), "run1", quarantined=[FILE]),
+    "keep_profile": lambda book: book.keep_profile(read_of(state="accepted"), "run1", {"rows": 1}),
     "drop_quarantined": lambda book: book.drop_quarantined(["x"]),
     "forget_pieces": lambda book: book.forget_pieces("p", keep=()),
     "forget_tables": lambda book: book.forget_tables(["read1"]),
@@ -40,7 +41,7 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "unload": lambda book: book.unload("p", "v"),
 }
 READS = {"exists", "close", "lease", "hold", "unfinished", "runs", "pieces", "table", "reads", "tables"}
-READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined", "load"}
+READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined", "load", "profiles"}
 
 
 def test_every_public_call_is_known_to_these_tests() -> None:
@@ -229,4 +230,4 @@ def test_the_ledger_is_durable(tmp_path: Path) -> None:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 2]
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(5,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(6,)]

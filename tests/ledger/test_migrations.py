@@ -199,6 +199,7 @@ def test_an_old_ledger_and_a_new_one_have_the_same_tables(old: Path, tmp_path: P
 def make_version_2(book: Ledger) -> None:
     """As version 2 had it: nothing was set aside, and pieces told nothing of attempts."""
     with book._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE profiles")
         connection.exec_driver_sql("DROP TABLE loads")
         connection.exec_driver_sql("DROP TABLE quarantine")
         connection.exec_driver_sql("ALTER TABLE pieces DROP COLUMN quarantined")
@@ -227,9 +228,9 @@ def test_what_version_2_knew_is_still_known(tmp_path: Path, kind: str, request: 
 def test_a_newer_ledger_is_refused_and_left_alone(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     url = own_database(request.getfixturevalue("postgres_server")) if kind == "postgres" else None
     with Ledger(tmp_path, url) as book, book._engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE schema_version SET version = 6")
+        connection.exec_driver_sql("UPDATE schema_version SET version = 7")
     with pytest.raises(LedgerError) as caught:
         Ledger(tmp_path, url)
     assert (caught.value.code, caught.value.fix) == ("ledger.newer", "upgrade maestro-engine")
-    assert "version 6" in str(caught.value)
-    assert "up to 5" in str(caught.value)
+    assert "version 7" in str(caught.value)
+    assert "up to 6" in str(caught.value)

@@ -201,8 +201,11 @@ def test_it_prints_on_pages_with_everything_open(browser: Browser, tmp_path: Pat
         tab.open(written(tmp_path, run.render(everything())))
         assert tab.printed().startswith(b"%PDF")
         tab.call("Emulation.setEmulatedMedia", media="print")
-        inner = "document.querySelector('.failure details table').checkVisibility({contentVisibilityAuto: true})"
-        assert tab.value(inner) is True
+        inner = "getComputedStyle(document.querySelector('.failure details'), '::details-content').contentVisibility"
+        assert tab.value(inner) == "visible"
+        tab.call("Emulation.setEmulatedMedia", media="screen")
+        assert tab.value(inner) == "hidden"
+        tab.call("Emulation.setEmulatedMedia", media="print")
         assert tab.value("getComputedStyle(document.querySelector('.contents')).display") == "none"
 
 

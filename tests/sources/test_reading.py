@@ -66,7 +66,7 @@ INTERRUPTED: list[tuple[AnySource, str]] = [
     (FileSpec(type="file", path="x.json"), "pydantic_core.from_json"),
     (FileSpec(type="file", path="*.ndjson"), "fsspec.implementations.local.LocalFileSystem.glob"),
     (ApiSpec(type="api", url="http://127.0.0.1:1"), "httpx.Client.send"),
-    (S3Spec(type="s3", bucket="lake", key="x.csv"), "engine.s3.Client.info"),
+    (S3Spec(type="s3", bucket="lake", key="x.csv"), "s3fs.S3FileSystem.info"),
     (DatabaseSpec(type="database", connection_string="sqlite:///x.db", table="t"), "engine.sources.adbc.Session.rows"),
     (
         DatabaseSpec(type="database", connection_string="postgresql://h/d", table="t"),

@@ -1,0 +1,31 @@
+# /// script
+# dependencies = []
+# ///
+"""Feast's ``get_historical_features`` with its DuckDB store, into a Parquet file."""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+from feast import FeatureStore
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from world import FEATURES, VIEW
+
+
+def main(folder: Path, ttl: str, out: Path) -> None:
+    warnings.simplefilter("ignore")
+    started = time.monotonic()
+    store = FeatureStore(repo_path=str(folder / f"repo-{ttl}"))
+    entities = pd.read_parquet(folder / "entities.parquet")
+    job = store.get_historical_features(entity_df=entities, features=[f"{VIEW}:{name}" for name in FEATURES])
+    pq.write_table(job.to_arrow(), out)
+    print("inside", time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
