@@ -19,8 +19,9 @@ INTRODUCTION = """\
 # Extraction from a REST server into Parquet
 
 Made by `benchmarks/rest/run.py`: records of eight fields in pages of 1,000, read whole and written as zstd Parquet.
-`ours` is `maestro run` of a pipeline of one REST source without checks and views, its ledger on, up to eight pages in
-flight. `httpx_polars` is a script by hand: one page after the other, no retries, no ledger. `dlt` is its rest_api.
+`ours` is `maestro run` of a pipeline of one REST source without checks, views and profile, its ledger on, up to eight
+pages in flight. `httpx_polars` is a script by hand: one page after the other, no retries, no ledger. `dlt` is its
+rest_api.
 
 Contents come first: whoever lands not every record as it was is not timed. Each run is a fresh process, imports
 included; every round runs each contender once, in turning order. Seconds and memory are those of the reading process

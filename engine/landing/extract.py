@@ -178,7 +178,7 @@ class Extraction:
 
     def _keys(self, opened: Reading) -> list[Path]:
         """The keys of all rows the source has, as landed columns."""
-        names = {self._in_source(column): column for column in self.find_keys}
+        names = {self.spec.in_source(column): column for column in self.find_keys}
         found = []
         with closing(cast("Generator[Chunk, None, None]", opened.keys(list(names)))) as chunks:
             for chunk in chunks:
@@ -187,9 +187,6 @@ class Extraction:
                     files.write(chunk.frame.rename(names), path)
                 found.append(path)
         return found
-
-    def _in_source(self, column: str) -> str:
-        return next((old for old, new in self.spec.column_mapping.items() if new == column), column)
 
 
 class _Pass:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
@@ -152,9 +152,12 @@ class _Landing:
         known = {root / f.path: f for f in (*found.files, *(self.base.files if self.base else ()))}
         with reading("the landed chunks", extraction.name, secrets_of(self.spec)):
             table = tuple(known[p] if p in known else files.seal(p, root) for p in kept)
-            quarantined = tuple(self._quarantined(found, merged))
+            again = self._unfit_again(found)
+            unfit = sum(map(len, again.values()))
+            again |= {file.path: merged.aside[i] for i, file in enumerate(_comparable(found)) if i in merged.aside}
+            quarantined = tuple(self._quarantined(found, again))
         reached("table.written")
-        metrics = self._metrics(found, merged, table)
+        metrics = self._metrics(found, merged, table, unfit)
         schema = {name: str(dtype) for name, dtype in files.schema(root / table[0].path).items()}
         return LandedTable(
             root,
@@ -207,15 +210,23 @@ class _Landing:
             for path in chain.from_iterable(sides):
                 path.unlink(missing_ok=True)
 
-    def _quarantined(self, found: Extracted, merged: Merged) -> Iterator[File]:
+    def _unfit_again(self, found: Extracted) -> dict[str, pl.Series]:
+        """Of the files of rows that break the contract, the rows that are held already, or were and had their end."""
+        if not self.base or self.earlier or isinstance(self.spec, FileKeys):
+            return {}
+        aside = self.extraction.aside
+        known = [path for path in (*aside.held, *aside.ended) if not _is_comparable(path)]
+        unfit = [file.path for file in found.quarantined if not _is_comparable(Path(file.path))]
+        return {path: quarantine.repeated(self.extraction.root / path, known) for path in unfit} if known else {}
+
+    def _quarantined(self, found: Extracted, again: Mapping[str, pl.Series]) -> Iterator[File]:
         """What was set aside now, without what is held already."""
-        numbers = {file.path: number for number, file in enumerate(_comparable(found))}
         for file in found.quarantined:
-            again = merged.aside.get(numbers.get(file.path, -1))
-            if again is None or again.is_empty():
+            rows = again.get(file.path)
+            if rows is None or rows.is_empty():
                 yield file
-            elif again.len() < file.rows and self.extraction.aside.folder:
-                path = files.without(self.extraction.root / file.path, again, self.extraction.aside.folder)
+            elif rows.len() < file.rows and self.extraction.aside.folder:
+                path = files.without(self.extraction.root / file.path, rows, self.extraction.aside.folder)
                 yield files.seal(path, self.extraction.root)
 
     def _paths(self, found: Iterable[File]) -> list[Path]:
@@ -274,7 +285,11 @@ class _Landing:
         """Without files that hold no rows, but for the one that a table without any needs."""
         return [path for path in paths if pq.read_metadata(path).num_rows] or paths[:1]
 
-    def _metrics(self, found: Extracted, merged: Merged, table: tuple[File, ...]) -> Metrics:
+    def _metrics(self, found: Extracted, merged: Merged, table: tuple[File, ...], unfit: int) -> Metrics:
+        """
+        Args:
+            unfit: rows that break the contract and are in quarantine already.
+        """
         metrics = Metrics(retries=found.retries, chunks_skipped=found.kept)
         for piece in found.pieces:
             metrics.records_read += piece.read
@@ -289,8 +304,8 @@ class _Landing:
         before = dict((self.last.metrics or {}).get("columns") or {}) if self.last else {}
         metrics.columns = before if self.earlier else found.terms.columns(before)
         metrics.schema_changes = found.terms.changes(before) if before and not self.earlier else []
-        metrics.records_failed -= sum(rows.len() for rows in merged.aside.values())
-        metrics.duplicates_removed = merged.unchanged + merged.outranked
+        metrics.records_failed -= sum(rows.len() for rows in merged.aside.values()) + unfit
+        metrics.duplicates_removed = merged.unchanged + merged.outranked + unfit
         metrics.records_written = metrics.records_read - metrics.records_failed - metrics.duplicates_removed
         metrics.rows = sum(file.rows for file in table)
         metrics.rows_replaced = merged.replaced

@@ -58,6 +58,31 @@ def without_reasons(path: Path, but: Sequence[Path] = ()) -> pl.LazyFrame:
     return rows.select(pl.exclude(reasons))
 
 
+def repeated(path: Path, known: Sequence[Path]) -> pl.Series:
+    """The rows of a quarantine file, by number, that other files have already: of equal ones, as many as those have.
+
+    Only files of the same columns and types have equal rows.
+    """
+    index = files.index_name(files.schema(path))
+    schema = _schema(path)
+    alike = [other for other in known if _schema(other) == schema]
+    if not alike:
+        return pl.Series(dtype=pl.get_index_type())
+    before = pl.concat([without_reasons(other, alike[:i]) for i, other in enumerate(alike)])
+    text = pl.struct(pl.all()).struct.json_encode().alias("text")
+    nth = pl.int_range(pl.len()).over("text").alias("nth")
+    now = without_reasons(path).select(text).with_row_index(index).with_columns(nth)
+    both = now.join(before.select(text).with_columns(nth), on=["text", "nth"], how="semi")
+    try:
+        return both.select(index).collect()[index].sort()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):  # bytes and the like have no JSON: not compared
+        return pl.Series(dtype=pl.get_index_type())
+
+
+def _schema(path: Path) -> list[tuple[str, pl.DataType]]:
+    return list(files.schema(path).items())[:-1]
+
+
 def write(rows: pl.LazyFrame, path: Path, index: str, checks: pl.Expr, segments: Sequence[Segment], run: str) -> None:
     """Writes a quarantine file.
 

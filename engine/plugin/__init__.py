@@ -5,15 +5,17 @@
 
 from engine.errors import SourceError, TransientSourceError
 from engine.plugin.kinds import Kind, kinds
-from engine.sources import Chunk, Landed, Plain, Promise, Reading, Request, Source, Span, plain, reading
-from engine.spec import SecretStr, SourceSpec
+from engine.sources import Chunk, CursorValue, Landed, Plain, Promise, Reading, Request, Source, Span, plain, reading
+from engine.spec import IncrementalSpec, SecretStr, SourceSpec
 from engine.spec.scalars import Column, Columns, Finite, Text
 
 __all__ = [
     "Chunk",
     "Column",
     "Columns",
+    "CursorValue",
     "Finite",
+    "IncrementalSpec",
     "Kind",
     "Landed",
     "Plain",

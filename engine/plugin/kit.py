@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from engine.errors import MaestroError, SourceError
 from engine.sources import Chunk, Landed, Reading, Request, Source
-from engine.spec import SourceSpec, secrets_of
+from engine.spec import IncrementalSpec, SourceSpec, secrets_of
 from engine.spec.plugins import wrong_with
 
 CHUNK_BYTES = 128 * 2**20
@@ -115,6 +115,7 @@ class _Kit:
             self._bounded(source)
             self._cancellable(spec, first)
             resumable = self._resumable(source, first)
+            incremental = self._incremental(spec, source, first)
             told = [self._failing(keys) for keys in wrong]
             if large is not None:
                 self._within(large, memory)
@@ -122,7 +123,8 @@ class _Kit:
         for keys, text in zip(wrong, told, strict=False):
             self._silent(self._spec(keys), [text])
         rules: tuple[str, ...] = ("declared", "complete", "numbered", "repeatable", "bounded", "cancellable", "silent")
-        rules += (("resumable",) if resumable else ()) + (("failing",) if told else ())
+        rules += (("resumable",) if resumable else ()) + (("incremental",) if incremental else ())
+        rules += ("failing",) if told else ()
         return Checked(expected.height, len(first.chunks), resumable, rules + (("within",) if large else ()))
 
     # --- declared ---------------------------------------------------------------------------------------------------
@@ -309,6 +311,24 @@ class _Kit:
         if wrong := _different(_concat([frame for _, frame in order]), first.table()):
             raise Broken("resumable", f"the pieces {sorted(again.kept)} were kept; with them, {wrong}")
         return bool(again.kept)
+
+    # --- incremental --------------------------------------------------------------------------------------------------
+
+    def _incremental(self, spec: SourceSpec, source: Source, first: _Read) -> bool:
+        """Asked for the rows since a value of the cursor, it gives those that have it or more, or none; no others."""
+        if not isinstance(spec, IncrementalSpec) or spec.cursor is None:
+            return False
+        table, column = first.table(), spec.in_source(spec.cursor)
+        if column not in table.columns:
+            raise Broken("incremental", f"there is no column {column!r}, which is the cursor")
+        known = table[column].drop_nulls().unique().sort()
+        if known.len() < 3:
+            raise Broken("incremental", f"{column!r} has {known.len()} values; three are needed to try it")
+        for since in (known[known.len() // 2], known[-1]):
+            wanted = table.filter((pl.col(column) >= since) | pl.col(column).is_null())
+            if wrong := _different(self._read(source, Request(since=since)).table(), wanted):
+                raise Broken("incremental", f"of the rows since {since!r}: {wrong}")
+        return True
 
     # --- failing, silent ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -21,6 +22,7 @@ from engine.sources import records
 from engine.widening import Unfit, merged
 
 EXACT = 2**53
+_SCALARS = frozenset({str, int, bool})
 _BODY = "body"  # what a body that is a list itself is wrapped as
 
 
@@ -56,6 +58,11 @@ class Answer:
     shape: Shape | None
     bytes: int
     around: Any = field(repr=False)
+
+    @cached_property
+    def head(self) -> Any:
+        """The first record, plainly; None where there is none."""
+        return plain(self.records.row(0, named=True)) if self.records.height else None
 
     def get(self, path: Sequence[str]) -> Any:
         """What the answer has there; None where it has nothing."""
@@ -286,3 +293,17 @@ def _certain(values: pa.Array) -> bool:
     if pa.types.is_struct(values.type):
         return all(_certain(values.field(i)) for i in range(values.type.num_fields))
     return True
+
+
+def plain(value: Any) -> Any:
+    """A JSON value without what a page's neighbours give its type: nulls, empty objects, floats that are integers."""
+    kind = type(value)
+    if value is None or kind in _SCALARS:
+        return value
+    if kind is float:
+        return int(value) if value.is_integer() else value
+    if kind is dict:
+        return {name: known for name, inner in value.items() if (known := plain(inner)) is not None} or None
+    if isinstance(value, Sequence):
+        return [plain(inner) for inner in value]
+    return value

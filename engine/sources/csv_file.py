@@ -65,17 +65,16 @@ def _looked_through(
     size = rows = 0
     columns = [Column(text=name in job.texts) for name in names]
     try:
-        for fields in _blocks(job, names, start, block, checked=True):
-            rows += fields.height
+        for batch in _batches(job, names, start, block, checked=True):
+            rows += batch.num_rows
             if rows > job.limits.rows:
                 raise beyond(job, f"it has more than {job.limits.rows:,} rows", "rows")
-            values = [column.add(fields[name]) for column, name in zip(columns, names, strict=True)]
-            size += int(fields.estimated_size())
+            taken = [c.take(name, of) for c, name, of in zip(columns, names, batch.columns, strict=True)]
+            size += sum(int(fields.estimated_size()) for fields, _ in taken)
             if held is not None:
-                known = {name: v for name, v in zip(names, values, strict=True) if v is not None}
-                held = (
-                    [*held, fields.with_columns(v.alias(n) for n, v in known.items())] if size <= HELD_BYTES else None
-                )
+                known = (fields if values is None else values for fields, values in taken)
+                frame = pl.DataFrame(dict(zip(names, known, strict=True)))
+                held = [*held, frame] if size <= HELD_BYTES else None
     except _Straddling:
         if block >= job.limits.value_bytes:
             message = f"a row is longer than {job.limits.value_bytes:,} bytes"
@@ -350,6 +349,14 @@ def _blocks(
     job: Job, names: Sequence[str], start: int, block: int, *, checked: bool, raw: bool = False
 ) -> Iterator[pl.DataFrame]:
     """The fields as texts, empty ones as null; or raw, as bytes."""
+    for batch in _batches(job, names, start, block, checked=checked, raw=raw):
+        yield pl.DataFrame({n: pl.Series(n, c) for n, c in zip(names, batch.columns, strict=True)})
+
+
+def _batches(
+    job: Job, names: Sequence[str], start: int, block: int, *, checked: bool, raw: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """The same, as Arrow has them."""
     options: dict[str, Any] = {
         "parse_options": pyarrow.csv.ParseOptions(
             delimiter=job.csv.delimiter,
@@ -373,8 +380,7 @@ def _blocks(
             return
         try:
             with pyarrow.csv.open_csv(source, **options) as reader:
-                for batch in filter(len, reader):
-                    yield pl.DataFrame({n: pl.Series(n, c) for n, c in zip(names, batch.columns, strict=True)})
+                yield from filter(len, reader)
         except (pa.ArrowException, SourceError) as error:
             if broken:
                 raise broken[0] from None

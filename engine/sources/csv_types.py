@@ -9,6 +9,8 @@ import re
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 INTEGER = r"^(?:0|-?[1-9][0-9]*)$"  # the one way to write an integer
 FLOAT = r"^[-+]?(?:[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|[0-9]+\.|inf|NaN)$"  # Polars' own
@@ -46,6 +48,46 @@ class Column:
             pl.Int64: "integer",
         }
         return "wide" if self.type is pl.Int64 and not self._exact else names[self.type]
+
+    def take(self, name: str, block: pa.Array) -> tuple[pl.Series, pl.Series | None]:
+        """Takes in more fields, as `add` does.
+
+        Returns:
+            The fields, or their values where those came out at once; and their values, where these came out later.
+        """
+        values = self._numbers(block) if self.type in (None, pl.Int64, pl.Float64) else None
+        if values is not None:
+            return pl.Series(name, values), None
+        fields = pl.Series(name, block)
+        return fields, self.add(fields)
+
+    def _numbers(self, block: pa.Array) -> pa.Array | None:
+        """The values of numbers that are all written in the plainest way, as most are; None: look closer."""
+        if block.null_count == len(block):
+            return None
+        start = _offset(block, 0)
+        length = _offset(block, len(block)) - start
+        if not length:
+            return None
+        text = block.buffers()[2].slice(start, length)
+        digits = pa.Array.from_buffers(pa.uint8(), length, [None, text])
+        least, most = pc.min_max(digits).as_py().values()
+        if least < ord("-") or most > ord("9"):
+            return None
+        points = text.to_pybytes().count(b".")
+        fraction = points == len(block) - block.null_count  # in each, for a number has no second one
+        if not fraction and (points or self.type is pl.Float64):
+            return None
+        if fraction and self.type is pl.Int64 and not self._exact:
+            return None
+        try:
+            values = pc.cast(block, pa.float64() if fraction else pa.int64())
+        except pa.ArrowInvalid:
+            return None
+        if not fraction and not self._are_canonical(pl.Series(values), length):
+            return None
+        self.type = pl.Float64 if fraction else pl.Int64
+        return values
 
     def add(self, block: pl.Series) -> pl.Series | None:
         """Takes in more fields, as texts; an empty one is null.
@@ -87,16 +129,25 @@ class Column:
         values = block.cast(pl.Int64, strict=False)
         if values.null_count() != block.null_count():
             return False
+        if not self._are_canonical(values, int(fields.str.len_bytes().sum())):
+            return False
+        self._values = values
+        return True
+
+    def _are_canonical(self, values: pl.Series, length: int) -> bool:
+        """Whether integers take as many characters as their fields do; else some are written in a longer way."""
         low, high = int(values.min() or 0), int(values.max() or 0)  # type: ignore[arg-type]
-        written = int((values < 0).sum()) + fields.len()
+        numbers = values.drop_nulls().to_numpy()
+        written = len(numbers)
         power = 10
         while power <= max(high, -low):
-            written += int((values >= power).sum()) + int((values <= -power).sum())
+            written += int((numbers >= power).sum()) + (int((numbers <= -power).sum()) if low < 0 else 0)
             power *= 10
-        if written != int(fields.str.len_bytes().sum()):
+        if low < 0:
+            written += int((numbers < 0).sum())
+        if written != length:
             return False
         self._exact &= low >= -EXACT and high <= EXACT
-        self._values = values
         return True
 
     def _fit(self, integers: pl.Series) -> bool:
@@ -106,6 +157,12 @@ class Column:
         values = integers.cast(pl.Int64, strict=False)
         self._exact &= bool(values.is_between(-EXACT, EXACT).all())
         return not values.null_count()
+
+
+def _offset(block: pa.Array, at: int) -> int:
+    """Where a field begins in the text of all; ``at`` may be one beyond the last."""
+    offsets = memoryview(block.buffers()[1]).cast("q")
+    return int(offsets[block.offset + at])
 
 
 def _kind(field: str) -> type[pl.DataType]:

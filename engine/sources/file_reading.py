@@ -1,14 +1,14 @@
 """One reading of files: which of them, in what pieces, how they become chunks.
 
-A piece is a run of small files, a large file, or a slice of a large Parquet file's row groups. Two are read at a time.
+A piece is a run of small files, a large file, or a slice of a large Parquet file's row groups. One is read while
+another lands: Arrow and Polars have threads of their own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import TransientSourceError
 from engine.sources import Chunk, Promise, Request, Span, StartOver
-from engine.sources.store import FETCHES, Entry, Store
+from engine.sources.copies import Copies
+from engine.sources.store import FETCHES, Entry, LocalStore, Store
 from engine.sources.threads import Stalled, Threads, begin, result
 from engine.spec import COMPRESSIONS, FileSpec, S3Spec, file_format
 
@@ -30,12 +31,12 @@ if TYPE_CHECKING:
 
     from engine.sources.formats import Job, Part
 
-BATCH_BYTES = 4 * 2**20  # of small files that are one piece
+BATCH_BYTES = 16 * 2**20  # of small files that are one piece
+AHEAD_BYTES = 4 * 2**20  # of files that are fetched while another is read; one at least
 BATCH_FILES = 256
 SLICE_BYTES = 128 * 2**20  # of a large Parquet file that is one piece
-PART_ROWS = 150_000
-PART_BYTES = 24 * 2**20
-WORKERS = 2
+PART_ROWS = 75_000
+PART_BYTES = 12 * 2**20
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,16 @@ class FileReading(AbstractContextManager["FileReading"]):
         self._form = spec.format or file_format(path) or ""
         self._texts = texts  # columns of CSV files that are text, as came out while they were read
         self._compression = spec.compression
-        self._copies: dict[str, Future[Path | bytes]] = {}
+        self._shared: dict[str, Future[Path | bytes]] = {}
         self._left: dict[str, int] = {}
         self._lock = Lock()
-        self._folder: Path | None = None
-        entries = store.entries()
+        self._copies: Copies | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        try:
+            entries = store.entries()
+        except BaseException:
+            store.close()
+            raise
         self._partitions = _partitions(entries) if spec.hive_partitions else None
         before: Mapping[str, Any] = (request.trace or {}).get("files", {}) if spec.mode == "append" else {}
         new = [e for e in entries if e.version is None or before.get(e.shown) != e.state]
@@ -101,8 +107,10 @@ class FileReading(AbstractContextManager["FileReading"]):
 
     def __exit__(self, *_: object) -> None:
         self._store.close()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._pool:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._copies:
+            self._copies.remove()
 
     def _still(self, request: Request) -> Iterator[int]:
         """The pieces that an interrupted reading landed, and that this one would land alike."""
@@ -128,11 +136,11 @@ class FileReading(AbstractContextManager["FileReading"]):
         for piece in pieces:
             for entry in piece.entries:
                 self._left[entry.path] = self._left.get(entry.path, 0) + 1
-        self._folder = Path(tempfile.mkdtemp(prefix="maestro-files-"))
+        self._copies = Copies()
         limits = self._spec.limits
         deadline = self._spec.timeout_seconds * (self._spec.max_retries + 2) + limits.seconds * BATCH_FILES
         threads = Threads[None, Piece](
-            nullcontext, lambda _, piece: self._read(piece), workers=WORKERS, deadline=deadline
+            nullcontext, lambda _, piece: self._read(piece), workers=1, deadline=deadline, ahead=1
         )
         try:
             for chunk in threads.chunks(pieces):
@@ -211,13 +219,26 @@ class FileReading(AbstractContextManager["FileReading"]):
             yield chunk()
 
     def _each_part(self, piece: Piece) -> Iterator[tuple[Entry, Part]]:
-        """The parts of the piece's files, fetched some ahead."""
-        if len(piece.entries) == 1:
-            bodies = iter([self._body(piece.entries[0])])
-            yield from self._of_files(piece, bodies)
-            return
-        with ThreadPoolExecutor(FETCHES) as pool:
-            yield from self._of_files(piece, pool.map(self._body, piece.entries))
+        """The parts of the piece's files, fetched some ahead where that takes time."""
+        if len(piece.entries) == 1 or isinstance(self._store, LocalStore):
+            yield from self._of_files(piece, map(self._body, piece.entries))
+        else:
+            yield from self._of_files(piece, self._fetched(piece.entries))
+
+    def _fetched(self, entries: Sequence[Entry]) -> Iterator[Path | bytes]:
+        """The files' contents, in order."""
+        with self._lock:
+            pool = self._pool = self._pool or ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+        ahead: deque[tuple[int, Future[Path | bytes]]] = deque()
+        held, rest = 0, deque(entries)
+        while rest or ahead:
+            while rest and len(ahead) < FETCHES and (not ahead or held + (rest[0].size or 0) <= AHEAD_BYTES):
+                entry = rest.popleft()
+                ahead.append((entry.size or 0, pool.submit(self._body, entry)))
+                held += entry.size or 0
+            size, first = ahead.popleft()
+            yield first.result()
+            held -= size
 
     def _of_files(self, piece: Piece, bodies: Iterator[Path | bytes]) -> Iterator[tuple[Entry, Part]]:
         from engine.sources import formats
@@ -251,15 +272,18 @@ class FileReading(AbstractContextManager["FileReading"]):
 
     def _body(self, entry: Entry) -> Path | bytes:
         """A file's content; of one that is read in slices the same for all of them."""
-        assert self._folder  # noqa: S101 - it is there while pieces are read
+        folder = self._folder
         with self._lock:
-            known = self._copies.get(entry.path)
-            if known is None:
-                folder = self._folder
+            known = self._shared.get(entry.path)
+            if known is None and self._left[entry.path] > 1:
                 known = begin(lambda: self._store.body(entry, folder, spooled=self._spec.untrusted))
-                if self._left[entry.path] > 1:
-                    self._copies[entry.path] = known
-        return result(known, 1e9)
+                self._shared[entry.path] = known
+        return result(known, 1e9) if known else self._store.body(entry, folder, spooled=self._spec.untrusted)
+
+    @property
+    def _folder(self) -> Path:
+        assert self._copies  # noqa: S101 - it is there while pieces are read
+        return self._copies.path
 
     def _done(self, entry: Entry, body: Path | bytes) -> None:
         """A slice of a file, or all of it, is read; a copy that nobody needs any more is removed."""
@@ -267,7 +291,7 @@ class FileReading(AbstractContextManager["FileReading"]):
             self._left[entry.path] -= 1
             if self._left[entry.path]:
                 return
-            self._copies.pop(entry.path, None)
+            self._shared.pop(entry.path, None)
         if isinstance(body, Path) and body.parent == self._folder:
             body.unlink(missing_ok=True)
 

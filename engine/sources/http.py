@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import sys
 import threading
 import time
 import zlib
@@ -18,13 +19,19 @@ from typing import Self
 from urllib.parse import quote, quote_plus, unquote
 from urllib.request import getproxies
 
-import httpx
-
 from engine.errors import SourceError
 from engine.sources import credentials
 from engine.spec import ApiSpec, secrets_of
 from engine.spec.rest import OAuth2Auth
 from engine.types import redact, size_of
+
+_COMMAND = "httpx._main"  # httpx's command line: not loaded along, for it takes as long as half of the rest
+if unknown := _COMMAND not in sys.modules:
+    sys.modules[_COMMAND] = None  # type: ignore[assignment]
+import httpx  # noqa: E402
+
+if unknown:
+    del sys.modules[_COMMAND]
 
 _RANDOM = random.Random()  # noqa: S311 - jitter and names, no secrets; the program's own generator is not touched
 

@@ -12,16 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
 
 import polars as pl
 
 from engine.errors import SourceError, TransientSourceError
 from engine.sources import answer as answers
-from engine.sources.answer import Answer, NotRecords, Shape
+from engine.sources.answer import Answer, NotRecords, Shape, plain
 from engine.sources.http import Fetcher, Reply
 from engine.sources.paging import Odd, Paging, Place
 from engine.sources.threads import Workers
@@ -255,7 +254,7 @@ class Pages:
         """
         before = [(self._previous, page.place.number - 1), (self._first, "one")]
         for answer, which in before:
-            if answer is None or not same(answer.records, page.answer.records):
+            if answer is None or answer.head != page.answer.head or not same(answer.records, page.answer.records):
                 continue
             if self._shorter and answer is self._previous:
                 return True
@@ -298,8 +297,6 @@ def same(one: pl.DataFrame, other: pl.DataFrame) -> bool:
     """Whether two pages have the same records; absent and null are the same here, and so are 1 and 1.0."""
     if one.height != other.height:
         return False
-    if one.height and plain(one.row(0, named=True)) != plain(other.row(0, named=True)):
-        return False
     return bool(plain(one.to_dicts()) == plain(other.to_dicts()))
 
 
@@ -307,15 +304,3 @@ def digest(frame: pl.DataFrame) -> str:
     """Equal for pages that are the `same`."""
     text = json.dumps(plain(frame.to_dicts()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def plain(value: Any) -> Any:
-    """A JSON value without what a page's neighbours give its type: nulls, empty objects, floats that are integers."""
-    if isinstance(value, dict):
-        members = ((name, plain(inner)) for name, inner in value.items())
-        return {name: inner for name, inner in members if inner is not None} or None
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value

@@ -1,7 +1,7 @@
 """Reading pieces in threads: bounded in memory, under a deadline, given up at once.
 
-No more pieces are begun than there are threads, until the caller has done with one: so many at most has the next run
-to read again, should this one be killed.
+No more pieces are begun than there are threads (and some ahead, where asked for), until the caller has done with one:
+so many at most has the next run to read again, should this one be killed.
 
 A native driver that waits for a dead connection can be neither interrupted nor told to stop. So no driver runs in the
 caller's thread: the caller waits for chunks, can be interrupted there, and leaves a thread behind that does not answer.
@@ -129,6 +129,7 @@ class Threads(Generic[Session, Piece]):
         cancel: makes a session's current call fail soon, from another thread; may itself hang.
         workers: how many sessions.
         deadline: seconds that the caller waits for one chunk.
+        ahead: so many pieces more may be begun.
     """
 
     def __init__(
@@ -139,9 +140,10 @@ class Threads(Generic[Session, Piece]):
         cancel: Callable[[Session], object] = lambda _: None,
         workers: int = 2,
         deadline: float,
+        ahead: int = 0,
     ) -> None:
         self._session, self._read, self._cancel = session, read, cancel
-        self._workers, self._deadline = workers, deadline
+        self._workers, self._deadline, self._ahead = workers, deadline, ahead
 
     def chunks(self, pieces: Sequence[Piece]) -> Iterator[Chunk]:
         """The chunks of all pieces, as they come. The first error of a thread is raised here.
@@ -156,7 +158,7 @@ class Threads(Generic[Session, Piece]):
         stop = threading.Event()
         sessions: dict[int, Session] = {}
         count = min(self._workers, len(pieces))
-        turn = threading.Semaphore(count)
+        turn = threading.Semaphore(count + self._ahead)
         work = (tasks, ready, turn, stop, sessions)
         threads = [threading.Thread(target=self._work, args=work, name=f"read-{i}", daemon=True) for i in range(count)]
         for thread in threads:

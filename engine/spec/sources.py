@@ -66,6 +66,10 @@ class SourceSpec(Spec):
     max_retries: Annotated[int, Field(ge=0, le=100, description="further attempts after a transient failure")] = 3
     timeout_seconds: Annotated[Finite, Field(gt=0, description="for one request or one database read")] = 300.0
 
+    def in_source(self, column: str) -> str:
+        """What the source calls a column that is named as it is after ``column_mapping``."""
+        return next((old for old, new in self.column_mapping.items() if new == column), column)
+
     def problems(self, path: Place) -> Iterator[Problem]:
         """Mistakes that no single key shows."""
         targets: dict[str, str] = {}
@@ -130,6 +134,12 @@ class IncrementalSpec(SourceSpec):
         """The columns that only such sources name, each with its key."""
         return [((key,), c) for key in ("cursor", "tombstone") if (c := getattr(self, key)) is not None]
 
+    def problems(self, path: Place) -> Iterator[Problem]:
+        """See `SourceSpec.problems`."""
+        yield from super().problems(path)
+        yield from self._mode_problems(path)
+        yield from renamed(path, self.column_mapping, self.named())
+
     def _mode_problems(self, path: Place) -> Iterator[Problem]:
         mode = self.effective_mode
         if mode == "append" and self.cursor is None:
@@ -180,10 +190,6 @@ class DatabaseSpec(IncrementalSpec):
         Field(description="MySQL: read in one query, hence of one moment; refused for tables too large for that"),
     ] = False
 
-    def in_source(self, column: str) -> str:
-        """What the source calls a column that is named as it is after ``column_mapping``."""
-        return next((old for old, new in self.column_mapping.items() if new == column), column)
-
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
         yield from self._connection_problems(path)
@@ -196,7 +202,6 @@ class DatabaseSpec(IncrementalSpec):
                 allowed="exactly one of table, query",
                 fix="remove one of them" if both else "add table: NAME",
             )
-        yield from self._mode_problems(path)
         yield from self._column_problems(path)
 
     def _connection_problems(self, path: Place) -> Iterator[Problem]:
@@ -224,7 +229,6 @@ class DatabaseSpec(IncrementalSpec):
 
     def _column_problems(self, path: Place) -> Iterator[Problem]:
         used: list[tuple[Place, str]] = [(("columns", i), c) for i, c in enumerate(self.columns)]
-        used += self.named()
         yield from renamed(path, self.column_mapping, used)
         if not self.columns:
             return
@@ -236,7 +240,7 @@ class DatabaseSpec(IncrementalSpec):
             needed += [(("deduplicate", "keys", i), c) for i, c in enumerate(self.deduplicate.keys)]
             if self.deduplicate.order_by:
                 needed.append((("deduplicate", "order_by"), self.deduplicate.order_by))
-        needed += used[len(self.columns) :]
+        needed += self.named()
         for place, column in needed:
             if column not in self.columns:
                 message = f"{column!r} is not among the columns to read"
@@ -359,8 +363,6 @@ class ApiSpec(IncrementalSpec):
 
     def problems(self, path: Place) -> Iterator[Problem]:
         yield from super().problems(path)
-        yield from self._mode_problems(path)
-        yield from renamed(path, self.column_mapping, self.named())
         yield from self._since_problems(path)
         fix = "write it as https://host/path or https://host:port/path"
         if wrong := wrong_host(self.url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import mailbox
 import os
@@ -15,7 +16,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from engine import load_pipeline, run_pipeline
 from engine.plugin.kit import check_source
+from tests.plugin.packages import installed
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -111,3 +114,28 @@ def test_the_folder_of_lines_goes_on_where_it_was_interrupted(tmp_path: Path) ->
         (tmp_path / "in" / name).write_text(text)
     checked = check_source(names["Lines"], {"folder": "in"}, pl.DataFrame({"line": ["1", "2", "3"]}), base=tmp_path)
     assert (checked.chunks, checked.resumable) == (3, True)
+
+
+def test_the_journal_gives_new_entries_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """As the page has it, from the class to the pipeline file."""
+    monkeypatch.syspath_prepend(
+        installed(
+            tmp_path, "maestro-journal", {"journal": "journal_source:Journal"}, {"journal_source": blocks("python")[4]}
+        )
+    )
+    request.addfinalizer(lambda: sys.modules.pop("journal_source", None))
+    journal = tmp_path / "journal.tsv"
+    journal.write_text("".join(f"{at}\ttext {at % 3}\n" for at in range(5)))
+    expected = pl.DataFrame({"at": range(5), "text": [f"text {at % 3}" for at in range(5)]})
+    keys = {"path": "journal.tsv", "cursor": "at", "batch_size": 2}
+    checked = check_source(importlib.import_module("journal_source").Journal, keys, expected, base=tmp_path)
+    assert "incremental" in checked.rules
+    (tmp_path / "p.yaml").write_text(f"version: 1\nname: p\n{blocks('yaml')[1]}")
+    for more, rows in ({}, (5, 3)), ({5: "text 1", 4: "text 9"}, (7, 4)):
+        with journal.open("a") as file:
+            file.writelines(f"{at}\t{text}\n" for at, text in more.items())
+        report = run_pipeline(load_pipeline(tmp_path / "p.yaml"))
+        assert tuple(source.metrics.rows for source in report.sources) == rows
+    assert [source.metrics.records_read for source in report.sources] == [3, 3], "those of 4, landed or not, and of 5"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -159,6 +161,27 @@ def test_discard_rows_sets_them_aside_as_they_were(lake: Lake) -> None:
     assert reasons["checks"].to_list() == [["contract.v"], ["contract.new"]]
     assert reasons["row"].to_list() == [0, 1]
     assert all(origin.endswith("in-1.parquet") for origin in reasons["origin"])
+
+
+def test_rows_that_are_read_again_are_set_aside_once(tmp_path: Path) -> None:
+    """The cursor goes no further than the rows that landed: those beyond it come in each read."""
+    contract = {"on_change": "discard_rows", "columns": {"id": "int", "at": "int", "v": "int"}}
+    connection = f"sqlite:///{tmp_path / 'app.db'}"
+    source = {"type": "database", "connection_string": connection, "table": "t", "cursor": "at", "contract": contract}
+    declared = Pipeline(base=tmp_path, name="p", sources={"s": source})
+    for more, failed, repeated in (
+        ([(1, 1, "1"), (2, 2, "x"), (2, 2, "x")], 2, 0),
+        ([], 0, 3),
+        ([(2, 2, "x"), (3, 3, None), (4, 4, "y")], 2, 3),
+        ([], 0, 2),
+    ):
+        with closing(sqlite3.connect(tmp_path / "app.db")) as database, database:
+            database.execute("CREATE TABLE IF NOT EXISTS t (id INTEGER, at INTEGER, v TEXT)")
+            database.executemany("INSERT INTO t VALUES (?, ?, ?)", more)
+        metrics = run_pipeline(declared, as_of=T).sources[0].metrics
+        assert (metrics.records_failed, metrics.duplicates_removed) == (failed, repeated)
+    held = rows(declared, source="s").collect()
+    assert sorted(held.select("id", "v").rows()) == [(2, "x"), (2, "x"), (2, "x"), (4, "y")]
 
 
 def test_rows_set_aside_come_back_once_the_contract_takes_them(lake: Lake) -> None:

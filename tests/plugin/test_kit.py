@@ -21,7 +21,7 @@ from pydantic import ConfigDict
 from engine.plugin import Chunk, Plain, Request, SecretStr, SourceError, SourceSpec, Text, kit, plain
 from engine.plugin.kit import Broken, Checked, check_source
 from engine.sources import file_reading, open_source
-from engine.spec import ApiSpec, DatabaseSpec, FileSpec, S3Spec
+from engine.spec import ApiSpec, DatabaseSpec, FileSpec, IncrementalSpec, S3Spec
 from tests.landing.world import small_chunks
 from tests.servers import rest
 from tests.servers.ceph import ACCESS_KEY, BUCKET, SECRET_KEY, Ceph
@@ -388,6 +388,46 @@ def test_a_source_that_breaks_one(kind: type[Any], rule: str, seen: str, monkeyp
     assert caught.value.rule == rule, str(caught.value)
     assert seen in str(caught.value)
     assert Numbers.token not in str(caught.value)
+
+
+class Since(Numbers):
+    """Rows from a number on."""
+
+    more = 0
+
+    class Spec(IncrementalSpec):
+        type: Literal["numbers"]
+        path: Text = "x"
+        token: SecretStr
+
+    def open(self, request: Request) -> Any:
+        return plain(lambda: self.since(request.since))
+
+    def since(self, since: Any) -> Iterator[Chunk]:
+        for chunk in Numbers.chunks(self):
+            frame = chunk.frame if since is None else chunk.frame.filter(pl.col("n") >= since + self.more)
+            rows = frame.collect()
+            yield replace(chunk, frame=rows.lazy(), rows=rows.height)
+
+
+class Beyond(Since):
+    more = 1
+
+
+class All(Since):
+    more = -9
+
+
+def test_what_is_asked_for_since() -> None:
+    keys = {"path": "x", "token": Numbers.token}
+    assert "incremental" in check_source(Since, {**keys, "cursor": "n"}, ROWS).rules
+    for kind, found in ((Beyond, 3), (All, 7)):
+        with pytest.raises(Broken, match=f"incremental: of the rows since 3: {found} rows instead of 4"):
+            check_source(kind, {**keys, "cursor": "n"}, ROWS)
+    with pytest.raises(Broken, match="incremental: there is no column 'm', which is the cursor"):
+        check_source(Since, {**keys, "cursor": "m"}, ROWS)
+    with pytest.raises(Broken, match="mode append needs a cursor"):
+        check_source(Since, {**keys, "mode": "append"}, ROWS)
 
 
 class Growing(Numbers):

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,22 @@ class Ceph:
         return f"http://127.0.0.1:{self.port}"
 
     def store(self) -> Any:
-        """A file system of the gateway, for putting objects there."""
-        import s3fs
+        """A file system of the gateway, for putting objects there: another than the engine's own."""
+        return _store(self.url)
 
-        return s3fs.S3FileSystem(
-            key=ACCESS_KEY,
-            secret=SECRET_KEY,
-            endpoint_url=self.url,
-            client_kwargs={"region_name": "us-east-1"},
-            skip_instance_cache=True,
-            use_listings_cache=False,
-        )
+
+@cache
+def _store(url: str) -> Any:
+    import s3fs
+
+    return s3fs.S3FileSystem(
+        key=ACCESS_KEY,
+        secret=SECRET_KEY,
+        endpoint_url=url,
+        client_kwargs={"region_name": "us-east-1"},
+        skip_instance_cache=True,
+        use_listings_cache=False,
+    )
 
 
 @contextmanager

@@ -268,21 +268,28 @@ def test_a_token_in_a_query_is_not_shown() -> None:
 # --- other drivers ------------------------------------------------------------------------------------------------
 
 
-def test_any_fsspec_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "options"),
+    [
+        ("gs", {"token": "hunter2-hunter2"}),
+        ("abfs", {"account_name": "shop", "account_key": "hunter2-hunter2"}),
+    ],
+)
+def test_any_fsspec_driver(scheme: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     class Bucket(MemoryFileSystem):
-        protocol = "gs"
+        protocol = scheme
         store: ClassVar[dict[str, Any]] = {}
         pseudo_dirs: ClassVar[list[str]] = [""]
 
-        def __init__(self, token: str, **more: Any) -> None:
-            assert token == "hunter2-hunter2"
-            super().__init__(**more)
+        def __init__(self, **given: Any) -> None:
+            assert {key: given[key] for key in options} == options
+            super().__init__()
 
-    monkeypatch.setattr(fsspec, "filesystem", lambda scheme, **options: {"gs": Bucket}[scheme](**options))
-    lake = Bucket(token="hunter2-hunter2")
+    monkeypatch.setattr(fsspec, "filesystem", lambda asked, **given: {scheme: Bucket}[asked](**given))
+    lake = Bucket(**options)
     lake.pipe("/lake/2.csv", b"n\n2\n")
     lake.pipe("/lake/1.csv", b"n\n1\n")
-    spec = files("gs://lake/*.csv", storage_options={"token": "hunter2-hunter2"})
+    spec = files(f"{scheme}://lake/*.csv", storage_options=options)
     assert read(spec)["n"].to_list() == [1, 2]
     assert "hunter2" not in repr(spec)
 

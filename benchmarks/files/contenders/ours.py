@@ -1,7 +1,7 @@
 # /// script
 # dependencies = []
 # ///
-"""This engine's command, from this checkout's own environment: one S3 source, no checks, no views, the ledger on."""
+"""This engine's command, from this checkout's environment: one S3 source, the ledger on; no checks, views, profile."""
 
 import json
 import os
@@ -15,7 +15,8 @@ def main(form: str, out: str) -> None:
     keys = {name: "${" + name.upper() + "}" for name in ("endpoint_url", "access_key", "secret_key")}
     source = {"type": "s3", "bucket": os.environ["BUCKET"], "key": f"{form}/*.{form}", **keys}
     pipeline = Path(out).with_suffix(".yaml")
-    pipeline.write_text(json.dumps({"version": 1, "name": "bench", "workdir": out, "sources": {"t": source}}))
+    declared = {"version": 1, "name": "bench", "workdir": out, "profile": False, "sources": {"t": source}}
+    pipeline.write_text(json.dumps(declared))
     sys.argv = ["maestro", "run", str(pipeline), "--quiet"]
     entry()
 
