@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.features.ways import MANY
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from engine.features.fit import Fit
     from engine.features.inputs import Inputs
 
+_NONE: Mapping[datetime, str] = {}
 Parts = Generator[tuple[ViewReport, datetime, Part], None, None]
 
 
@@ -42,20 +44,20 @@ class Extraction:
         self.fits: dict[str, Fit] = {}
         self.dtypes: dict[str, dict[str, str]] = {}
 
-    def done(self, view_plan: ViewPlan) -> frozenset[datetime]:
-        """The as-ofs that this run has published already, before it was interrupted."""
-        return frozenset(
-            parse_moment(file["as_of"])
+    def done(self, view_plan: ViewPlan) -> dict[datetime, str]:
+        """The as-ofs that this run has published already, before it was interrupted, and their files."""
+        return {
+            parse_moment(file["as_of"]): str(file["path"])
             for file in self._ledger.published(self._plan.pipeline, view_plan.name)
             if (file["run_id"], file["state"]) == (self._report.run_id, "published")
             and file["definition"] == view_plan.definition
-        )
+        }
 
-    def parts(self, view_plan: ViewPlan, staging: Staging, done: Collection[datetime] = ()) -> Parts:
+    def parts(self, view_plan: ViewPlan, staging: Staging, done: Mapping[datetime, str] = _NONE) -> Parts:
         """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one.
 
         Args:
-            done: as-ofs to leave out.
+            done: as-ofs to leave out, and their files.
         """
         from engine.features.inputs import Inputs
 
@@ -67,12 +69,23 @@ class Extraction:
         names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
         spill = staging.folder / "spill"
         as_ofs = [t for t in view_plan.as_of if t not in done]
+        if not as_ofs:
+            self._look_up(name, next(iter(done.values())))
+            return
         with Inputs(view, tables, names=names, memory_limit=self._plan.memory_limit, spill=spill) as inputs:
             self._describe(view_plan, inputs, report)
             for as_of, part in self._staged(view_plan, inputs, as_ofs, staging, report):
                 self._progress.rows(part.rows)
                 report.rows.append(part.rows)
                 yield report, as_of, part
+
+    def _look_up(self, view: str, file: str) -> None:
+        """The types of a view that has nothing left to compute; only Feast asks for them, and not in a store."""
+        if isinstance(self._plan.output, Path):
+            import polars as pl
+
+            schema = pl.read_parquet_schema(self._plan.output / file)
+            self.dtypes[view] = {name: str(dtype) for name, dtype in schema.items() if name != "created_timestamp"}
 
     def _staged(
         self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging, report: ViewReport

@@ -156,6 +156,13 @@ def test_run_resumes_a_backfill_too(world: Path, tmp_path: Path, singles: dict[s
     assert_same(rows(tmp_path), singles)
 
 
+def test_killed_once_all_is_published(world: Path, tmp_path: Path, singles: dict[str, pl.DataFrame]) -> None:
+    assert in_child(tmp_path, world, "files.published", 21, False) == -signal.SIGKILL
+    report = backfill(declared(tmp_path, world), resume=True)
+    assert [(view.resumed, view.files) for view in report.views] == [(7, [])] * 3
+    assert_same(rows(tmp_path), singles)
+
+
 def test_a_later_run_after_a_backfill_uses_its_fit(world: Path, tmp_path: Path) -> None:
     backfill(declared(tmp_path, world), start=START, end=END)
     run_pipeline(declared(tmp_path, world), as_of=T + DAY)
