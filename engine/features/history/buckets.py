@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import MissingExtra
 from engine.features.definition import Aggregate
 from engine.features.history.results import Results
 from engine.features.history.rows import Events, Records
@@ -45,7 +46,10 @@ def _of(
     offsets = np.searchsorted(ids, np.arange(entities + 1))
     if aggregate.function == "last_n":
         return _last(aggregate.n or 1, offsets, ids, moments, values, starts, ends)
-    from engine.features.history import kernels  # imports numba
+    try:
+        from engine.features.history import kernels
+    except ImportError:
+        raise MissingExtra("numba", "drift", "quantiles and modes at many as-ofs") from None
 
     if aggregate.function == "quantile":
         return kernels.quantiles(offsets, moments, values.astype(np.float64), starts, ends, aggregate.q or 0.0)
