@@ -91,6 +91,7 @@ class Extraction:
         self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging, report: ViewReport
     ) -> Iterator[tuple[datetime, Part]]:
         """Writes one file while the next is computed."""
+        self._fit_on_range(view_plan, inputs, as_ofs, staging)
         waiting: deque[tuple[datetime, Future[Part]]] = deque()
         with ThreadPoolExecutor(1) as writer:
             for as_of, frame in self._raw(view_plan, inputs, as_ofs, staging):
@@ -100,6 +101,26 @@ class Extraction:
                     yield moment, part.result()
             for moment, part in waiting:
                 yield moment, part.result()
+
+    def _fit_on_range(self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging) -> None:
+        """A first fit on all as-ofs that the view declares, where this run has some of them."""
+        span = view_plan.spec.fit_on
+        if span is None or (not self._refit and self._ledger.fit(self._plan.pipeline, view_plan.name)):
+            return
+        first, last = parse_moment(span.start), parse_moment(span.end)
+        within = [t for t in as_ofs if first <= t <= last]
+        if not within:
+            return
+        import polars as pl
+
+        files = []
+        for number, (_, frame) in enumerate(self._raw(view_plan, inputs, within, staging)):
+            files.append(staging.folder / f"{view_plan.name}-fit-{number}.parquet")
+            frame.sink_parquet(files[-1])
+        whole = pl.scan_parquet(files, hive_partitioning=False, glob=False)
+        self.fits[view_plan.name] = self._fit(view_plan, whole)
+        for file in files:
+            file.unlink()
 
     def _raw(
         self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging

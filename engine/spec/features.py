@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from engine.errors import ConfigError
 from engine.problems import problems_of
 from engine.spec.aggregates import AnyAggregate, AttributeSpec, Default, EntitiesSpec, OrText
-from engine.spec.scalars import Column, Columns, DurationText, Finite, Name, Spec, Text
+from engine.spec.scalars import Column, Columns, DurationText, Finite, MomentText, Name, Spec, Text
 from engine.spec.transforms import Normalize, Steps
 
 SETS = ("user", "task", "project", "team")
@@ -44,6 +44,13 @@ def _source(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
+class FitRange(Spec):
+    """The as-ofs that a backfill fits on."""
+
+    start: MomentText
+    end: MomentText
+
+
 class ViewSpec(Spec):
     """One feature view: a built-in set with its settings, or what is declared of one's own."""
 
@@ -72,6 +79,10 @@ class ViewSpec(Spec):
         dict[Column, Steps],
         Field(description="feature: what is done to it instead, in this order; [] leaves it as it is"),
     ] = {}
+    fit_on: Annotated[
+        FitRange | None,
+        Field(description="a backfill fits on its as-ofs from start to end, both included; default: on its earliest"),
+    ] = None
     min_data_points: Annotated[
         int,
         Field(ge=0, description="user set: fewer activities than this give null for what rests on history"),

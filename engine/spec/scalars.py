@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from engine.errors import UsageError, nearest
-from engine.types import DURATION_PATTERN, parse_moment
+from engine.types import DURATION_PATTERN, iso, parse_moment
 
 NAMED_TYPES = ("int", "float", "string", "bool", "datetime", "date", "decimal", "list")
 _EXACT_TYPES = frozenset(
@@ -52,6 +52,16 @@ def _bound(value: Any) -> Any:
             if value.strip().lower() != "now":
                 return value
     raise PydanticCustomError("bound", "a bound is {allowed}", {"allowed": BOUND_TEXT})
+
+
+def _moment(value: Any) -> Any:
+    try:
+        if not isinstance(value, str | date) or (isinstance(value, str) and value.strip().lower() == "now"):
+            raise UsageError("", code="")
+        return iso(parse_moment(value))
+    except UsageError:
+        allowed = "an ISO 8601 date or timestamp; UTC unless it carries an offset"
+        raise PydanticCustomError("moment", "it is no moment in time", {"allowed": allowed}) from None
 
 
 def _category(value: Any) -> Any:
@@ -125,4 +135,5 @@ Bound = Annotated[Any, BeforeValidator(_bound), WithJsonSchema({"type": ["number
 Category = Annotated[Any, BeforeValidator(_category), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 TypeName = Annotated[Text, AfterValidator(_type_name)]
 DurationText = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
+MomentText = Annotated[str, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

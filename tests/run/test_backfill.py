@@ -171,6 +171,27 @@ def test_a_later_run_after_a_backfill_uses_its_fit(world: Path, tmp_path: Path) 
     assert_same(rows(tmp_path), rows(other))
 
 
+def test_fitted_on_a_range(world: Path, tmp_path: Path) -> None:
+    """The second to the fourth as-of are scaled to [0, 1] as one; others are clipped to that."""
+    span = {"start": "2025-09-29", "end": T - 3 * DAY}
+    views: dict[str, Any] = {"user_features": {"handle_missing": "keep", "normalize": True, "fit_on": span}}
+    whole = declared(tmp_path, world, features=views)
+    backfill(whole, start=START, end=END)
+    raw = declared(tmp_path / "raw", world, features={"user_features": {"handle_missing": "keep", "normalize": False}})
+    backfill(raw, start=START, end=END)
+    fitted = scan_published(raw, "user_features", start=START + DAY, end=START + 3 * DAY)
+    low, high = (
+        fitted.select(pl.col("avg_completion_time_hours").min()).collect().item(),
+        fitted.select(pl.max("avg_completion_time_hours")).collect().item(),
+    )
+    expected = scan_published(raw, "user_features").select(
+        (pl.col("avg_completion_time_hours").clip(low, high) - low) / (high - low)
+    )
+    found = scan_published(whole, "user_features").select("avg_completion_time_hours")
+    assert_frame_equal(found.collect(), expected.collect(), rel_tol=1e-9, abs_tol=1e-9)
+    assert low < high
+
+
 def test_published_frames(world: Path, tmp_path: Path) -> None:
     declaration = declared(tmp_path, world)
     assert list(published_frames(declaration, "user_features")) == []
