@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -21,8 +22,8 @@ from engine.features.fit import NOT_FEATURES, Missing, apply, feature_columns, l
 from engine.features.inputs import Inputs
 from engine.features.sets import view_of
 from engine.frames import like, to_lazy
-from engine.spec import ViewSpec, view_spec
-from engine.types import Duration, parse_moment
+from engine.spec import SETS, ViewSpec, view_spec
+from engine.types import DEFAULT_MEMORY_LIMIT, Duration, parse_moment, size_of
 
 log = logging.getLogger(__name__)
 
@@ -158,11 +159,43 @@ class FeatureExtractor:
             ConfigError: the declaration is wrong.
             UsageError: no definition has this name, or a frame is missing.
         """
+        return self._compute(*self._declared(view, frames), as_of)
+
+    def extract_many(
+        self,
+        view: str | ViewSpec | Mapping[str, Any],
+        frames: Mapping[str, Any],
+        as_ofs: Iterable[str | date | datetime],
+    ) -> Iterator[tuple[datetime, Any]]:
+        """Each as-of, earliest first, and its features, as `extract` gives them; events are scanned once for all.
+
+        Args:
+            view: as for `extract`, or ``user``, ``task``, ``project``, ``team``: the built-in set.
+            frames: by source; of a built-in set by role, such as ``users`` and ``activities``.
+        """
+        moments = sorted({parse_moment(as_of) for as_of in as_ofs})
+        if isinstance(view, str) and view in SETS and view not in self.config.feature_definitions:
+            found, tables = view_of(view, self.config.settings, frozenset({"activities"} - set(frames))), frames
+        else:
+            found, tables = self._declared(view, frames)
+        if not moments:
+            return
+        from engine.features.history import History
+
+        budget = size_of(DEFAULT_MEMORY_LIMIT) // 2
+        with _opened(found, tables) as (inputs, folder):
+            for moment, table in History(inputs, inputs.view, moments, folder=folder, budget=budget):
+                yield moment, _as_given(found, table, tables)
+
+    def _declared(
+        self, view: str | ViewSpec | Mapping[str, Any], frames: Mapping[str, Any]
+    ) -> tuple[FeatureView, Mapping[str, Any]]:
+        """A declared view, and the frame of each of its roles."""
         spec, name = (view, "view") if not isinstance(view, str) else (self._definition(view), view)
         found = declared(name, view_spec(name, spec), {source: {} for source in frames})
         if found.view is None:
             raise ConfigError([replace(p, path=("features", name, *p.path)) for p in found.problems])
-        return self._compute(found.view, {role: frames[source] for role, source in found.sources.items()}, as_of)
+        return found.view, {role: frames[source] for role, source in found.sources.items()}
 
     def _keys(self, more: Collection[str]) -> frozenset[str]:
         """The columns that are no features."""
@@ -217,15 +250,27 @@ class FeatureExtractor:
 
     def _compute(self, view: FeatureView, tables: Mapping[str, Any], as_of: str | date | datetime | None) -> Any:
         moment = parse_moment(as_of if as_of is not None else "now")
-        with tempfile.TemporaryDirectory(prefix="maestro-") as folder:
-            given = {role: _table(table, Path(folder) / f"{role}.parquet") for role, table in tables.items()}
-            with Inputs(view, given, spill=Path(folder) / "spill") as inputs:
-                table = compute(inputs, inputs.view, moment)
-        frame = pl.from_arrow(table)
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
-        known_by = view.role(view.known_by.role) if view.known_by else view.entity
-        frame = _with_source_keys(frame, dict(zip(view.keys, known_by.keys, strict=True)), tables[known_by.name])
-        return like(frame, next(iter(tables.values())))
+        with _opened(view, tables) as (inputs, _):
+            table = compute(inputs, inputs.view, moment)
+        return _as_given(view, table, tables)
+
+
+@contextmanager
+def _opened(view: FeatureView, tables: Mapping[str, Any]) -> Iterator[tuple[Inputs, Path]]:
+    """The session over frames, and a folder that lasts as long."""
+    with tempfile.TemporaryDirectory(prefix="maestro-") as folder:
+        given = {role: _table(table, Path(folder) / f"{role}.parquet") for role, table in tables.items()}
+        with Inputs(view, given, spill=Path(folder) / "spill") as inputs:
+            yield inputs, Path(folder) / "history"
+
+
+def _as_given(view: FeatureView, table: pa.Table, tables: Mapping[str, Any]) -> Any:
+    """Features as the kind of frame, and with the types of keys, that came in."""
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never becomes a series
+    known_by = view.role(view.known_by.role) if view.known_by else view.entity
+    frame = _with_source_keys(frame, dict(zip(view.keys, known_by.keys, strict=True)), tables[known_by.name])
+    return like(frame, next(iter(tables.values())))
 
 
 def _table(data: Any, path: Path) -> Any:

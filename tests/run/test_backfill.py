@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 from engine import backfill, published_frames, run_pipeline, scan_published, steps
 from engine.backfilling import as_ofs, plan_backfill
 from engine.errors import UsageError
+from engine.features import FeatureExtractor
 from engine.ledger import Ledger
 from tests.run.world import DAY, UTC_US, T, pipeline
 
@@ -206,6 +207,21 @@ def test_published_frames(world: Path, tmp_path: Path) -> None:
     assert whole["event_timestamp"].n_unique() == 4
     with pytest.raises(UsageError, match="no view 'user_feature'"):
         scan_published(declaration, "user_feature")
+
+
+def test_frames_at_many_as_ofs_without_a_pipeline(world: Path) -> None:
+    frames = {name: pl.read_parquet(world / "data" / f"{name}.parquet") for name in ("users", "activities")}
+    extractor = FeatureExtractor()
+    found = dict(extractor.extract_many("user", frames, [END, START, START + DAY]))
+    assert list(found) == [START, START + DAY, END]
+    for as_of, frame in found.items():
+        alone = extractor.extract_user_features(frames["users"], frames["activities"], as_of)
+        assert_frame_equal(frame, alone, rel_tol=1e-9, abs_tol=1e-9)
+    view = {"entity": "user_id", "source": "activities", "timestamp": "timestamp", "aggregates": {"n": "count over 7d"}}
+    counts = [(t, frame["n"].sum()) for t, frame in extractor.extract_many(view, frames, [START, END])]
+    events = frames["activities"]["timestamp"]
+    assert counts == [(t, ((events <= t) & (events > t - 7 * DAY)).sum()) for t in (START, END)]
+    assert list(extractor.extract_many("user", frames, [])) == []
 
 
 def test_as_ofs() -> None:
