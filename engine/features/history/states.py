@@ -29,7 +29,7 @@ class Seen:
 
 
 class Kind(ABC):
-    """A kind of state. Kinds have no fields: two of the same class are the same."""
+    """A kind of state; one object for each that there is."""
 
     @abstractmethod
     def of(self, rows: Seen, entities: int) -> State:
@@ -96,59 +96,45 @@ class Moments(Kind):
         return counts, means, earlier[2] + later[2] + delta * delta * earlier[0] * share
 
 
-class Least(Kind):
-    """Whether there is a value, and the smallest."""
+class Extreme(Kind):
+    """Whether there is a value, and the smallest or the largest.
+
+    Args:
+        pick: ``np.minimum`` or ``np.maximum``.
+    """
+
+    def __init__(self, pick: np.ufunc) -> None:
+        self._pick = pick
 
     def of(self, rows: Seen, entities: int) -> State:
-        best = np.full(entities, _ends(rows.values.dtype)[1], rows.values.dtype)
-        np.minimum.at(best, rows.ids, rows.values)
+        best = np.full(entities, _worst(self._pick, rows.values.dtype), rows.values.dtype)
+        self._pick.at(best, rows.ids, rows.values)
         return np.bincount(rows.ids, minlength=entities) > 0, best
 
     def merge(self, earlier: State, later: State) -> State:
-        return earlier[0] | later[0], np.minimum(earlier[1], later[1])
+        return earlier[0] | later[0], self._pick(earlier[1], later[1])
 
 
-class Greatest(Kind):
-    """Whether there is a value, and the largest."""
+class Edge(Kind):
+    """The moment of the first row and its value, of several the smallest; or of the last, and the largest.
 
-    def of(self, rows: Seen, entities: int) -> State:
-        best = np.full(entities, _ends(rows.values.dtype)[0], rows.values.dtype)
-        np.maximum.at(best, rows.ids, rows.values)
-        return np.bincount(rows.ids, minlength=entities) > 0, best
+    Args:
+        pick: ``np.minimum`` or ``np.maximum``, of moments and of values.
+    """
 
-    def merge(self, earlier: State, later: State) -> State:
-        return earlier[0] | later[0], np.maximum(earlier[1], later[1])
-
-
-class Earliest(Kind):
-    """The moment of the first row, and its value: of several the smallest."""
+    def __init__(self, pick: np.ufunc) -> None:
+        self._pick = pick
 
     def of(self, rows: Seen, entities: int) -> State:
-        when = np.full(entities, np.iinfo(np.int64).max)
-        np.minimum.at(when, rows.ids, rows.moments)
-        first = rows.moments == when[rows.ids]
-        best = np.full(entities, _ends(rows.values.dtype)[1], rows.values.dtype)
-        np.minimum.at(best, rows.ids[first], rows.values[first])
+        when = np.full(entities, _worst(self._pick, rows.moments.dtype))
+        self._pick.at(when, rows.ids, rows.moments)
+        at = rows.moments == when[rows.ids]
+        best = np.full(entities, _worst(self._pick, rows.values.dtype), rows.values.dtype)
+        self._pick.at(best, rows.ids[at], rows.values[at])
         return when, best
 
     def merge(self, earlier: State, later: State) -> State:
-        takes = later[0] < earlier[0]
-        return np.where(takes, later[0], earlier[0]), np.where(takes, later[1], earlier[1])
-
-
-class Latest(Kind):
-    """The moment of the last row, and its value: of several the largest."""
-
-    def of(self, rows: Seen, entities: int) -> State:
-        when = np.full(entities, np.iinfo(np.int64).min)
-        np.maximum.at(when, rows.ids, rows.moments)
-        last = rows.moments == when[rows.ids]
-        best = np.full(entities, _ends(rows.values.dtype)[0], rows.values.dtype)
-        np.maximum.at(best, rows.ids[last], rows.values[last])
-        return when, best
-
-    def merge(self, earlier: State, later: State) -> State:
-        takes = later[0] > earlier[0]
+        takes = later[0] < earlier[0] if self._pick is np.minimum else later[0] > earlier[0]
         return np.where(takes, later[0], earlier[0]), np.where(takes, later[1], earlier[1])
 
 
@@ -156,10 +142,10 @@ KINDS: dict[str, Kind] = {
     "count": Count(),
     **dict.fromkeys(("sum", "mean"), Sum()),
     **dict.fromkeys(("std", "var"), Moments()),
-    "min": Least(),
-    "max": Greatest(),
-    "first": Earliest(),
-    "last": Latest(),
+    "min": Extreme(np.minimum),
+    "max": Extreme(np.maximum),
+    "first": Edge(np.minimum),
+    "last": Edge(np.maximum),
 }
 
 
@@ -174,14 +160,15 @@ def result(function: str, state: State) -> tuple[Array, Array | None]:
     if function in ("std", "var"):
         variance = state[2] / np.maximum(state[0] - 1, 1)
         return (np.sqrt(variance) if function == "std" else variance), state[0] > 1
-    none = np.iinfo(np.int64).max if function == "first" else np.iinfo(np.int64).min
+    none = _worst(np.minimum if function == "first" else np.maximum, state[0].dtype)
     return state[1], state[0] != none
 
 
-def _ends(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+def _worst(pick: np.ufunc, dtype: np.dtype[Any]) -> Any:
+    """What any other value is picked before."""
     if dtype.kind == "f":
-        return -np.inf, np.inf
-    return np.iinfo(dtype).min, np.iinfo(dtype).max
+        return np.inf if pick is np.minimum else -np.inf
+    return np.iinfo(dtype).max if pick is np.minimum else np.iinfo(dtype).min
 
 
 def _check_overflow(sums: Array) -> None:
