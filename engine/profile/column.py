@@ -287,7 +287,7 @@ def linear(low: float, high: float, part: float) -> float:
         return low
     apart = high - low
     if math.isinf(apart):
-        return low * (1 - part) + high * part
+        return float(low) * (1 - float(part)) + float(high) * float(part)  # NaN between the two infinities
     return low + apart * part if part < 0.5 else high - apart * (1 - part)
 
 

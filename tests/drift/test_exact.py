@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2, kstwo
 
@@ -129,6 +129,7 @@ def test_values_of_other_types_are_compared_as_numbers(dtype: Any) -> None:
 
 
 @settings(max_examples=40)
+@example([math.inf, -math.inf], [0.0], 1)
 @given(ENDLESS, ENDLESS, st.integers(1, 7))
 def test_what_does_not_fit_into_memory_gives_the_same(a: list[float], b: list[float], at_once: int) -> None:
     whole = column(a, b)
