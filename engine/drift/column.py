@@ -100,8 +100,8 @@ def compared(baseline: ColumnProfile, current: ColumnProfile, bins: int = 10) ->
         return without_values(baseline, current, "one side has no value: only nulls are compared")
     if baseline.numbers is not None and current.numbers is not None:
         b, c = Known(baseline.numbers.pieces()), Known(current.numbers.pieces())
-        wanted = inner_quantiles(baseline, bins)
-        edges = cuts(b, c, np.arange(1, bins) / bins, wanted)
+        shares, wanted = inner_quantiles(baseline, bins)
+        edges = cuts(b, c, shares, wanted)
         counts = [np.diff(np.concatenate([[0], k.below(edges)[0], [k.total]])) for k in (b, c)]
         return of_numbers(baseline, current, kolmogorov_smirnov(b, c), wasserstein(b, c), edges, counts, by="profile")
     if baseline.categories is not None and current.categories is not None:
@@ -113,11 +113,13 @@ def compared(baseline: ColumnProfile, current: ColumnProfile, bins: int = 10) ->
     return without_values(baseline, current, f"{reason}: only nulls are compared")
 
 
-def inner_quantiles(baseline: ColumnProfile, bins: int) -> Any:
-    """The baseline's quantiles between bins; those that come out alike, once."""
+def inner_quantiles(baseline: ColumnProfile, bins: int) -> tuple[Any, Any]:
+    """The shares, and the baseline's quantiles, between bins; without those that lie between the two infinities."""
     assert baseline.numbers is not None  # noqa: S101 - asked for numbers only
-    found = np.array(quantiles_of(baseline.numbers, list(np.arange(1, bins) / bins)))
-    return np.where(np.isnan(found), -math.inf, found)
+    shares = np.arange(1, bins) / bins
+    found = np.array(quantiles_of(baseline.numbers, list(shares)))
+    known = ~np.isnan(found)
+    return shares[known], found[known]
 
 
 def without_values(baseline: ColumnProfile, current: ColumnProfile, note: str) -> ColumnDrift:
