@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["alibi-detect==0.13.0", "numpy==1.26.4", "pandas==2.3.3", "scipy==1.17.1", "pyarrow==26.0.1"]
+# dependencies = ["alibi-detect==0.13.0", "numpy==1.26.4", "pandas==2.3.3", "scipy==1.17.1", "pyarrow==17.0.0"]
 # ///
 """Alibi Detect's KSDrift over the columns of numbers that have no null; it has none for texts at this size."""
 
