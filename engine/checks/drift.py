@@ -84,8 +84,7 @@ class Drift(Check):
         from engine.drift import of_frames, of_profiles
         from engine.profile import profile_of
 
-        spec, missing = self.spec, {}
-        known = list(baseline.frame.collect_schema()) if baseline.frame is not None else list(baseline.profile.columns)  # type: ignore[union-attr]
+        spec, missing, known = self.spec, {}, baseline.columns
         for name in spec.columns or ():
             where = "the table" if name not in profile.columns else "the baseline" if name not in known else None
             if where:

@@ -29,6 +29,13 @@ class Baseline:
     profile: Profile | None = None
     frame: pl.LazyFrame | None = None
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of its columns, in order."""
+        if self.frame is not None:
+            return self.frame.collect_schema().names()
+        return list(self.profile.columns) if self.profile is not None else []
+
 
 @dataclass(frozen=True)
 class Nothing:

@@ -166,7 +166,8 @@ def of_numbers(
         pieces: the distributions, for what chance makes of the area; default: those of the profiles.
     """
     b, c = baseline.numbers, current.numbers
-    assert b is not None and c is not None  # noqa: S101, PT018 - asked for numbers only
+    assert b is not None  # noqa: S101 - asked for numbers only
+    assert c is not None  # noqa: S101
     n, m = baseline.count, current.count
     shift = None if b.mean is None or c.mean is None else _in(b.std, c.mean - b.mean)
     before, now = counts

@@ -351,8 +351,8 @@ def _others(sides: Sides, names: Sequence[str], named: bool) -> dict[str, Column
     found = {}
     for name in names:
         b, c = (side[name] for side in profiles)
-        both = b.categories is not None and c.categories is not None
-        if named and both and b.count and c.count and not (b.categories.exact and c.categories.exact):  # type: ignore[union-attr]
+        kinds = b.categories, c.categories
+        if named and b.count and c.count and None not in kinds and not all(kind and kind.exact for kind in kinds):
             found[name] = counted(b, c, sides.baseline, sides.current, sides.memory_limit, sides.spill)
         else:
             drift = compared(b, c, sides.bins)
