@@ -11,9 +11,9 @@ from engine.ledger import Ledger
 from engine.objects import Objects
 from engine.outcome import RunReport
 from engine.plan import Plan, compile_plan
+from engine.progress import Progress
 from engine.run import execute, unfinished
 from engine.spec import Pipeline
-from engine.stages import Progress
 from engine.types import Duration, iso, parse_moment
 
 if TYPE_CHECKING:

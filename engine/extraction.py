@@ -14,8 +14,8 @@ from engine.intake import Intake
 from engine.ledger import Ledger
 from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, ViewPlan
+from engine.progress import Progress
 from engine.sinks.parquet import Part, Staging
-from engine.stages import Progress
 from engine.types import parse_moment, size_of
 
 if TYPE_CHECKING:

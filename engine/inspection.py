@@ -18,8 +18,9 @@ from engine.landing import LandedTable
 from engine.ledger import Ledger, make_workdir
 from engine.outcome import SourceReport
 from engine.plan import Plan
+from engine.progress import Progress, Silent
 from engine.sources import Shared, open_source
-from engine.stages import Progress, Silent, judge, judging_order, land_source
+from engine.stages import judge, judging_order, land_source
 
 if TYPE_CHECKING:
     from engine.profile import Profile

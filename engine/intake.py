@@ -19,8 +19,9 @@ from engine.landing import Aside, InLedger, LandedTable, Remote, Replay
 from engine.ledger import File, Ledger, Quarantined, Read, make_folder
 from engine.outcome import SourceReport
 from engine.plan import Plan, SourcePlan
+from engine.progress import Progress
 from engine.sources import Shared
-from engine.stages import Newness, Progress, judge, judging_order, land_source, landed_report
+from engine.stages import Newness, judge, judging_order, land_source, landed_report
 from engine.steps import reached
 from engine.types import compact, iso, parse_moment
 

@@ -14,13 +14,13 @@ import polars as pl
 from engine.errors import SinkError
 from engine.ledger import Ledger
 from engine.plan import Plan, ViewPlan
+from engine.progress import Progress
 from engine.sinks.feast import FeatureRepo, OfflineView, check_files
 from engine.sinks.online.config import read_config
 from engine.sinks.online.load import load
 from engine.sinks.online.newest import newest, sample
 from engine.sinks.online.store import Store, open_store
 from engine.sinks.online.values import as_stored
-from engine.stages import Progress
 from engine.types import iso, parse_moment
 
 PROVEN = 100  # entities that are read back after a load

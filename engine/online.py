@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import ConfigError, Problem, UsageError, did_you_mean
 from engine.ledger import Ledger
 from engine.plan import Plan, ViewPlan, compile_plan
+from engine.progress import Progress, Silent
 from engine.sinks.feast import FeatureRepo, Key, OfflineView
 from engine.spec import Pipeline
-from engine.stages import Progress, Silent
 
 if TYPE_CHECKING:
     from engine.loading import Loaded

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.checks import Report
 from engine.landing import Metrics
 from engine.sources import Promise
+from engine.stopwatch import Lap
 from engine.types import iso
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ class RunReport:
     Attributes:
         status: ``done``, or ``blocked`` when an ERROR check failed and nothing was published. In the report that is
             kept of a run that raised: ``failed``, ``partial`` or ``interrupted``.
+        stages: where its time went, in order; complete once the run is over.
         error: what it raised.
         warnings: what went wrong beside the run, such as an alert that could not be delivered.
     """
@@ -157,9 +159,17 @@ class RunReport:
     sources: list[SourceReport] = field(default_factory=list)
     views: list[ViewReport] = field(default_factory=list)
     feast: dict[str, Any] | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
+    stages: list[Lap] = field(default_factory=list)
     error: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """How long each kind of stage took."""
+        sums: dict[str, float] = {}
+        for lap in self.stages:
+            sums[lap.stage] = sums.get(lap.stage, 0.0) + lap.seconds
+        return sums
 
     @property
     def exit_code(self) -> int:
@@ -178,6 +188,7 @@ class RunReport:
             "views": [v.to_dict() for v in self.views],
             "feast": self.feast,
             "seconds": {stage: round(s, 3) for stage, s in self.seconds.items()},
+            "stages": [lap.to_dict() for lap in self.stages],
             "error": self.error,
             "warnings": list(self.warnings),
         }

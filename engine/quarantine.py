@@ -22,9 +22,9 @@ from engine.landing import files, mending, quarantine
 from engine.ledger import Ledger, Quarantined
 from engine.outcome import RunReport
 from engine.plan import Plan, compile_plan
+from engine.progress import Progress
 from engine.run import execute
 from engine.spec import Pipeline
-from engine.stages import Progress
 
 __all__ = ["Holding", "drop", "export", "held", "records", "replay", "rows"]
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from engine.plan import Plan, SourcePlan
     from engine.plugin.kinds import Kind
     from engine.profile import Profile
+    from engine.progress import Progress
     from engine.quarantine import Holding
     from engine.spec import ViewSpec
-    from engine.stages import Progress
     from engine.upkeep import Verified
 
 _STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}
@@ -157,12 +157,24 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
     if report.feast:
         loaded = " and loaded into its online store" if report.feast["materialized"] else ""
         console.print(Text(f"Registered with Feast in {report.feast['repo']}{loaded}"), soft_wrap=True)
+    _show_stages(console, report, verbose=verbose)
     _show_page(console, report, plan)
     seconds = sum(report.seconds.values())
     if report.status == "blocked":
         _show_blocked(report)
     else:
         console.print(Text(f"done in {seconds:.1f} s, in {plan.output}", style="bold green"), soft_wrap=True)
+
+
+def _show_stages(console: Console, report: RunReport, *, verbose: bool) -> None:
+    """Where the time went: the stages, one after another."""
+    if not verbose:
+        return
+    stages = _table("Spent", "on", "seconds", "CPU seconds", "processors busy", numbers=3)
+    for lap in report.stages:
+        busy = f"{lap.cpu_seconds / lap.seconds:.1f}" if lap.seconds else ""
+        stages.add_row(f"{lap.stage} {lap.name}", f"{lap.seconds:.2f}", f"{lap.cpu_seconds:.2f}", busy)
+    console.print(stages)
 
 
 def _show_page(console: Console, report: RunReport, plan: Plan) -> None:

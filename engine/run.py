@@ -6,12 +6,10 @@ after all of them have been computed, and nothing else in the output folder is e
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,10 +23,11 @@ from engine.ledger import Ledger
 from engine.objects import Objects
 from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, ViewPlan, compile_plan, is_current
+from engine.progress import Progress, Silent
 from engine.sinks.parquet import Part, Staging
 from engine.spec import Pipeline, secrets_of
-from engine.stages import Progress, Silent
 from engine.steps import reached
+from engine.stopwatch import Stopwatch
 from engine.types import Duration, compact, parse_moment, redact
 from engine.upkeep import collect
 
@@ -119,6 +118,7 @@ def execute(
     Args:
         replay: reads no source, but takes rows back from quarantine; see `engine.quarantine.replay`.
     """
+    watch = Stopwatch(progress or Silent())
     _check_names(plan, reread)
     secrets = {s for source in plan.sources for s in secrets_of(source.spec)} | {plan.ledger_url or ""}
     secrets |= {s for objects in (plan.output, plan.store) if isinstance(objects, Objects) for s in objects.secrets}
@@ -144,8 +144,9 @@ def execute(
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
         after.callback(conclude, plan, report)
-        intake = Intake(plan, ledger, run_id, progress or Silent(), created, frozenset(reread), replay)
-        run = _Run(plan, ledger, report, intake, refit, progress or Silent())
+        after.callback(lambda: report.stages.extend(watch.laps()))
+        intake = Intake(plan, ledger, run_id, watch, created, frozenset(reread), replay)
+        run = _Run(plan, ledger, report, intake, refit, watch)
         try:
             run.execute()
         except MaestroError as error:
@@ -191,22 +192,20 @@ class _Run:
     """One execution of a plan, from the first row read to the last value loaded."""
 
     def __init__(
-        self, plan: Plan, ledger: Ledger, report: RunReport, intake: Intake, refit: bool, progress: Progress
+        self, plan: Plan, ledger: Ledger, report: RunReport, intake: Intake, refit: bool, watch: Stopwatch
     ) -> None:
-        self.plan, self.ledger, self.report, self.progress = plan, ledger, report, progress
+        self.plan, self.ledger, self.report, self.watch = plan, ledger, report, watch
         self.intake = intake
         self.refit = refit
         self.has_published = False
-        self.extraction = Extraction(plan, ledger, report, intake, progress, refit=refit)
+        self.extraction = Extraction(plan, ledger, report, intake, watch, refit=refit)
 
     def execute(self) -> None:
         if repo := self._repo():
             repo.check()
         self.collect()
-        with self._timed("read"):
-            self.intake.land()
-        with self._timed("check"):
-            self.report.sources = self.intake.judge()
+        self.intake.land()
+        self.report.sources = self.intake.judge()
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
@@ -217,12 +216,12 @@ class _Run:
                 else:
                     self._publish_together(staging, repo)
         if repo:
-            with self._timed("feast"):
-                self._feast(repo)
+            self._feast(repo)
         self.report.status = "done"
 
     def finish(self) -> None:
         """Records that the run came to its end; what fails now is told in its report, too."""
+        self.watch.enter("finish")
         try:
             self.ledger.finish(self.report.run_id, self.report.status)
             reached("run.finished")
@@ -265,38 +264,24 @@ class _Run:
     def view_plan(self, name: str) -> ViewPlan:
         return next(v for v in self.plan.views if v.name == name)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.report.seconds[stage] = self.report.seconds.get(stage, 0.0) + time.monotonic() - started
-
     def _publish_together(self, staging: Staging, repo: FeatureRepo | None) -> None:
         """Nothing is published before all has been computed."""
-        with self._timed("compute"):
-            parts = [part for view in self.plan.views for part in self.extraction.parts(view, staging)]
+        parts = [part for view in self.plan.views for part in self.extraction.parts(view, staging)]
         if repo:
             repo.check(self._offline_views(self.plan.views))
         reached("files.staged")
-        with self._timed("publish"):
-            self._publish(parts)
+        self._publish(parts)
 
     def _publish_each(self, staging: Staging, repo: FeatureRepo | None) -> None:
         """Each as-of is published as soon as it has been computed; a run that goes on leaves out those that were."""
         for view in self.plan.views:
             done = self.extraction.done(view)
             with closing(self.extraction.parts(view, staging, done)) as parts:
-                for number in itertools.count():
-                    with self._timed("compute"):
-                        part = next(parts, None)
-                    if part is None:
-                        break
+                for number, part in enumerate(parts):
                     if repo and not number:
                         repo.check(self._offline_views([view]))
                     reached("files.staged")
-                    with self._timed("publish"):
+                    with self.watch.within("publish", view.name):
                         self._publish([part])
 
     def _publish(self, parts: Sequence[tuple[ViewReport, datetime, Part]]) -> None:
@@ -321,7 +306,7 @@ class _Run:
         reached("files.recorded")
         for (report, as_of, part), file in zip(parts, files, strict=True):
             if not self.plan.backfill:
-                self.progress.step("publish", report.name)
+                self.watch.step("publish", report.name)
             self.ledger.hold()
             part.publish()
             self.has_published = True
@@ -336,14 +321,14 @@ class _Run:
         reached("files.published")
 
     def _feast(self, repo: FeatureRepo) -> None:
-        self.progress.step("feast", "register")
+        self.watch.step("feast", "register")
         repo.write(self._offline_views(self.plan.views))
         repo.apply()
         self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
         if self.plan.feast and self.plan.feast.materialize:
             from engine.loading import load_views
 
-            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, progress=self.progress)
+            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, progress=self.watch)
             reached("store.loaded")
             self.report.feast["materialized"] = [view.to_dict() for view in loaded]
 

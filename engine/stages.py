@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -15,6 +15,7 @@ from engine.landing import Aside, LandedTable, Replay, Rows, files, land, quaran
 from engine.ledger import File, make_folder
 from engine.outcome import Balance, Carried, SourceReport
 from engine.plan import Plan, SourcePlan
+from engine.progress import Progress
 from engine.sources import Shared, open_source, reading
 
 if TYPE_CHECKING:
@@ -23,26 +24,6 @@ if TYPE_CHECKING:
     from engine.checks.suite import Judgement
     from engine.drift import Past
     from engine.profile import Profiler
-
-
-class Progress(Protocol):
-    """Hears of a run as it goes on."""
-
-    def step(self, stage: str, name: str) -> None:
-        """Stage ``read``, ``check``, ``profile``, ``compute``, ``publish`` or ``feast`` begins on ``name``."""
-
-    def rows(self, count: int) -> None:
-        """So many rows of the current step are done."""
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, stage: str, name: str) -> None:
-        pass
-
-    def rows(self, count: int) -> None:
-        pass
 
 
 def land_source(

@@ -27,6 +27,7 @@ from engine.cli import (
 )
 from engine.cli.console import set_up_logging, show_error
 from engine.errors import MaestroError, is_interrupt
+from engine.stopwatch import process_is_a_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +50,7 @@ def entry() -> NoReturn:
     """The command itself: runs one and ends the process with its exit code."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Arrow imports numpy, which starts threads; nothing needs them
     gc.set_threshold(50_000)  # imports make objects that stay; Python would look through them for cycles every 700
+    process_is_a_run()
     code = main()
     sys.stderr.flush()
     atexit._run_exitfuncs()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from engine.plan import Plan
-    from engine.stages import Progress
+    from engine.progress import Progress
 
 _USER = "u0007"
 _VIEW = "user_features"

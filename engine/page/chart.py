@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from engine.page.html import Markup, el
 
-SERIES = 6  # colours that a drawing's parts take turns in
+SERIES = 8  # colours that a drawing's parts take turns in
 
 
 def _drawing(width: float, height: float, label: str | None, *shapes: Markup, class_: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.page import chart
@@ -10,7 +10,7 @@ from engine.page.figures import cut, figure, note, number, percent, plural, poin
 from engine.page.html import Markup, Node, el
 
 LISTED = 400
-STAGES = ("read", "check", "compute", "publish", "feast")
+STAGES = ("start", "read", "check", "profile", "compute", "publish", "feast", "finish")
 
 Json = Mapping[str, Any]
 
@@ -68,7 +68,7 @@ def _notes(view: Json) -> Iterator[str]:
 
 
 def stages(report: Json) -> Markup | None:
-    """A bar of the stages, and a table."""
+    """A bar of the stages, a table of them, and another of what each spent on which source or view."""
     took: Mapping[str, float] = report.get("seconds") or {}
     if not took:
         return None
@@ -90,5 +90,26 @@ def stages(report: Json) -> Markup | None:
         el("h2", "How long it took", id="stages"),
         chart.parts([took[stage] for stage in order], classes, spoken),
         table("Seconds by stage", ("Stage", "Time", "Share"), rows, numbers=(1, 2), class_="stages"),
+        _laps(report, total),
         aria_labelledby="stages",
     )
+
+
+def _laps(report: Json, total: float) -> Markup | None:
+    """The critical path: what came one after another, with how busy the processors were."""
+    laps: Sequence[Json] = report.get("stages") or ()
+    if not laps:
+        return None
+    rows: list[list[Node]] = [
+        [
+            [lap["stage"], " ", cut(lap["name"], 120)],
+            figure(report, pointer("stages", i, "seconds"), seconds),
+            figure(report, pointer("stages", i, "cpu_seconds"), seconds),
+            f"{lap['cpu_seconds'] / lap['seconds']:.1f}" if lap["seconds"] else "–",
+            percent(lap["seconds"] / total) if total else "–",
+        ]
+        for i, lap in enumerate(laps)
+    ]
+    rows.append(["all", seconds(total), seconds(sum(lap["cpu_seconds"] for lap in laps)), "", ""])
+    heads = ("Stage", "Time", "CPU", "Processors busy", "Share")
+    return table("The critical path: one after another", heads, rows, numbers=(1, 2, 3, 4), class_="stages")

@@ -41,8 +41,8 @@ LAYERS = (
     ("page", "config", "expressions", "frames", "moments", "objects", "starter", "widening"),
     ("s3",),
     ("spec", "document", "duck"),
-    ("problems", "types"),
-    ("errors", "steps"),
+    ("problems", "types", "stopwatch"),
+    ("errors", "steps", "progress"),
 )
 # Heavy (or untamed) third-party packages, and the modules (or folders) that may name them.
 HOMES = {

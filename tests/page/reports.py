@@ -196,6 +196,13 @@ def everything() -> Json:
         ],
         "views": [view],
         "feast": {"repo": "/data/repo", "project": "shop", "materialized": []},
+        "stages": [
+            {"stage": "read", "name": "trips", "seconds": 12.3456, "cpu_seconds": 18.5184},
+            {"stage": "check", "name": "trips", "seconds": 1.5, "cpu_seconds": 3.0},
+            {"stage": "compute", "name": "riders", "seconds": 3.25, "cpu_seconds": 4.0},
+            {"stage": "publish", "name": "riders", "seconds": 0.4, "cpu_seconds": 0.1},
+            {"stage": "feast", "name": "register", "seconds": 75.0, "cpu_seconds": 5.0},
+        ],
         "seconds": {"read": 12.3456, "check": 1.5, "compute": 3.25, "publish": 0.4, "feast": 75.0},
         "error": None,
         "warnings": ["the alert oncall could not be delivered: HTTP 500, four times"],

@@ -69,7 +69,7 @@ def test_a_run_that_fails_tells_what_it_had_read(tmp_path: Path) -> None:
     assert (users["name"], users["state"], users["validation"]) == ("users", "landed", None)
     balance = users["balance"]
     assert (balance["read"], balance["passed"], balance["quarantined"], balance["duplicates_removed"]) == (5, 3, 1, 1)
-    assert set(found["seconds"]) == {"read"}
+    assert set(found["seconds"]) == {"start", "read"}
 
 
 def test_a_run_that_fails_while_it_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_run_that_fails_while_it_publishes(tmp_path: Path, monkeypatch: pytest
     assert (found["status"], found["error"]["code"]) == ("partial", "output.unwritable")
     assert [s["state"] for s in found["sources"]] == ["accepted", "accepted"]
     assert found["views"][0]["files"] == []
-    assert set(found["seconds"]) == {"read", "check", "compute", "publish"}
+    assert set(found["seconds"]) == {"start", "read", "check", "profile", "compute", "publish"}
 
 
 def test_what_fails_once_all_is_published_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
