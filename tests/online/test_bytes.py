@@ -57,9 +57,9 @@ def by_feast(column: pl.Series, name: str) -> list[Any]:
     from feast import types
     from feast.type_map import python_values_to_proto_values
 
-    from engine.sinks.feast import _FEATURE_TYPES
+    from engine.sinks.feast.view import FEATURE_TYPES
 
-    inner = _FEATURE_TYPES[str(column.dtype)].removeprefix("Array(").removesuffix(")")
+    inner = FEATURE_TYPES[str(column.dtype)].removeprefix("Array(").removesuffix(")")
     scalar = getattr(types, inner)
     kind = (types.Array(scalar) if isinstance(column.dtype, pl.List) else scalar).to_value_type()
     held = column.to_arrow(compat_level=pl.CompatLevel.oldest()).to_numpy(zero_copy_only=False)
