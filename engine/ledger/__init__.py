@@ -4,7 +4,8 @@ SQLite in the workdir, or a PostgreSQL database that several machines share. One
 whoever has lost the lease can write nothing any more.
 """
 
-from engine.ledger.ledger import Ledger, make_folder, make_workdir
+from engine.ledger.database import make_folder, make_workdir
+from engine.ledger.ledger import Ledger
 from engine.ledger.records import File, KeptProfile, Piece, Quarantined, Read
 
 __all__ = ["File", "KeptProfile", "Ledger", "Piece", "Quarantined", "Read", "make_folder", "make_workdir"]

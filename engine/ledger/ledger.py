@@ -1,4 +1,4 @@
-"""The ledger's calls: leases, runs, reads, fits, published files.
+"""The ledger's calls: runs, reads, fits, published files.
 
 SQLAlchemy Core. Times are ISO 8601 texts in UTC; structured values are JSON. The schema has a version; a newer one
 than this engine knows is refused, an older one is brought up to date.
@@ -6,183 +6,27 @@ than this engine knows is refused, an older one is brought up to date.
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from engine.errors import LedgerError, MissingExtra
-from engine.ledger import lease as leasing
 from engine.ledger import profiles as profiling
 from engine.ledger import quarantine as aside
-from engine.ledger.lease import Lease
-from engine.ledger.migrations import VERSION, migrate
+from engine.ledger.database import Database, after, now, text
 from engine.ledger.records import File, KeptProfile, Piece, Quarantined, Read
-from engine.ledger.tables import files, fits, leases, loads, pieces, published, reads, runs
-from engine.types import iso, parse_moment, redact
+from engine.ledger.tables import files, fits, loads, pieces, published, reads, runs
+from engine.types import iso, parse_moment
 
 COMPLETE = ("done", "blocked")  # the states of runs that came to their end
 LANDED = ("landed", "accepted", "blocked")  # the states in which a read has a table
-_SETUP_KEY = 7_310_211_905  # of PostgreSQL's advisory lock while tables are made
 
 
-class Ledger:
-    """A ledger; what it writes about a pipeline needs the pipeline's lease.
-
-    Args:
-        workdir: the folder that a SQLite ledger lies in, and that paths of landed files start from.
-        url: of a PostgreSQL database; None: SQLite in ``workdir``.
-
-    Raises:
-        LedgerError: it cannot be reached or read, or a newer version wrote it.
-    """
-
-    def __init__(self, workdir: Path, url: str | None = None) -> None:
-        self.workdir = workdir
-        make_workdir(workdir)
-        self._embedded = url is None
-        self._lease: Lease | None = None
-        if url is None:
-            self.location = str(workdir / "ledger.db")
-            self._secrets: set[str] = set()
-            self._engine = sa.create_engine(sa.URL.create("sqlite", database=self.location))
-            sa.event.listen(self._engine, "connect", _durable)
-        else:
-            self._engine, self.location, self._secrets = _postgres(url)
-        try:
-            self._migrate()
-        except BaseException:
-            self.close()
-            raise
-
-    @staticmethod
-    def exists(workdir: Path, url: str | None = None) -> bool:
-        """Whether a ledger may be there; one in a database may, always."""
-        return url is not None or (workdir / "ledger.db").exists()
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # --- transactions -----------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        """A transaction of whoever holds the lease."""
-        with self._worded(), self._begin() as connection:
-            if self._lease is not None:
-                self._hold(connection, self._lease)
-            yield connection
-
-    @contextmanager
-    def _begin(self) -> Iterator[sa.Connection]:
-        """A transaction from its first statement; SQLite's driver begins one at the first row written, after DDL."""
-        with self._engine.begin() as connection:
-            if self._embedded:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        with self._worded(), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _worded(self) -> Iterator[None]:
-        try:
-            yield
-        except sa.exc.DBAPIError as error:
-            text = redact(str(error.orig).strip().partition("\n")[0], self._secrets)
-            fix = "check that its folder can be written, has room, and that nothing else holds the file"
-            if not self._embedded:
-                fix = "check the address, user and password in ledger, and that the server is up"
-            elif "not a database" in text or "malformed" in text:
-                fix = (
-                    "restore the file from a backup; without one, move it away: fits are then made anew, files "
-                    "published before are no longer known, and sources are read anew"
-                )
-            raise LedgerError(
-                f"the ledger cannot be used: {text}", code="ledger.unreadable", where=self.location, fix=fix
-            ) from None
-
-    def _migrate(self) -> None:
-        with self._worded(), self._setup() as connection:
-            found = migrate(connection)
-        if found > VERSION:
-            raise LedgerError(
-                f"the ledger has version {found}, this engine knows up to {VERSION}",
-                code="ledger.newer",
-                where=self.location,
-                fix="upgrade maestro-engine",
-            )
-
-    @contextmanager
-    def _setup(self) -> Iterator[sa.Connection]:
-        """A transaction that no other process is in: two first runs may come at once."""
-        if self._embedded:
-            with (self.workdir / "ledger.lock").open("a") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                with self._begin() as connection:
-                    yield connection
-        else:
-            with self._begin() as connection:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SETUP_KEY)))
-                yield connection
-
-    # --- leases -----------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def lease(self, pipeline: str) -> Iterator[Lease]:
-        """Holds ``pipeline``; everything this ledger writes from here on is checked against the lease's epoch.
-
-        Raises:
-            LedgerError: another run holds it.
-        """
-        held = (
-            leasing.file_lock(self.workdir, pipeline)
-            if self._embedded
-            else leasing.advisory_lock(self._engine, pipeline, self.location)
-        )
-        with self._worded(), held:
-            with self._begin() as connection:
-                last = connection.execute(sa.select(leases.c.epoch).where(leases.c.pipeline == pipeline)).scalar()
-                epoch = (last or 0) + 1
-                connection.execute(leases.delete().where(leases.c.pipeline == pipeline))
-                connection.execute(
-                    leases.insert().values(pipeline=pipeline, epoch=epoch, holder=leasing.holder(), acquired_at=_now())
-                )
-            self._lease = Lease(pipeline, epoch)
-            try:
-                yield self._lease
-            finally:
-                self._lease = None
-
-    def hold(self) -> None:
-        """Makes sure that the lease is still ours; called before each file is published.
-
-        Raises:
-            LedgerError: another run has taken over.
-        """
-        if self._lease is not None:
-            with self._read() as connection:
-                self._hold(connection, self._lease)
-
-    def _hold(self, connection: sa.Connection, lease: Lease) -> None:
-        # FOR SHARE: whoever takes over waits for this transaction, or this one sees the new epoch.
-        query = sa.select(leases.c.epoch).where(leases.c.pipeline == lease.pipeline).with_for_update(read=True)
-        if connection.execute(query).scalar() != lease.epoch:
-            raise leasing.lost(lease.pipeline, self.location)
+class Ledger(Database):
+    """A ledger; what it writes about a pipeline needs the pipeline's lease."""
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -194,7 +38,7 @@ class Ledger:
             connection.execute(
                 runs.update()
                 .where(runs.c.pipeline == pipeline, runs.c.status == "running", runs.c.run_id != run_id)
-                .values(status="interrupted", finished_at=_now())
+                .values(status="interrupted", finished_at=now())
             )
             epoch = self._lease.epoch if self._lease else 0
             facts = {"status": "running", "epoch": epoch, "plan": dict(plan), "finished_at": None, "error": None}
@@ -213,7 +57,7 @@ class Ledger:
             connection.execute(
                 runs.update()
                 .where(runs.c.run_id == run_id)
-                .values(status=status, finished_at=_now(), error=dict(error) if error else None)
+                .values(status=status, finished_at=now(), error=dict(error) if error else None)
             )
 
     def unfinished(self, pipeline: str) -> dict[str, Any] | None:
@@ -248,8 +92,8 @@ class Ledger:
             if last and usable:  # a run that came to its end has left no pieces
                 left = sa.select(pieces.c.number).where(pieces.c.read_id == last["read_id"])
                 usable = connection.execute(left.limit(1)).first()
-            started = _text(parse_moment(read.started_at))
-            read = replace(read, started_at=max(started, _after(last["started_at"])) if last else started)
+            started = text(parse_moment(read.started_at))
+            read = replace(read, started_at=max(started, after(last["started_at"])) if last else started)
             if last and usable:
                 read = replace(read, seal=last["seal"])
             connection.execute(reads.update().where(*same, reads.c.state == "reading").values(state="abandoned"))
@@ -303,11 +147,11 @@ class Ledger:
         same = [reads.c.pipeline == read.pipeline, reads.c.source == read.source]
         with self._write() as connection:
             last = connection.execute(sa.select(sa.func.max(reads.c.landed_at)).where(*same)).scalar()
-            facts["landed_at"] = max(_now(), _after(last)) if last else _now()  # clocks go back, and differ
+            facts["landed_at"] = max(now(), after(last)) if last else now()  # clocks go back, and differ
             connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
             self._add_files(connection, read.read_id, read.files)
-            aside.hold(connection, read, read.run_id, quarantined, _now())
-            aside.replay(connection, replayed or {}, read.run_id, _now(), mended=mended)
+            aside.hold(connection, read, read.run_id, quarantined, now())
+            aside.replay(connection, replayed or {}, read.run_id, now(), mended=mended)
 
     def judged(
         self,
@@ -330,9 +174,9 @@ class Ledger:
             connection.execute(reads.update().where(reads.c.read_id == read.read_id).values(**facts))
             connection.execute(files.delete().where(files.c.read_id == read.read_id))
             self._add_files(connection, read.read_id, read.files)
-            aside.hold(connection, read, run_id, quarantined, _now())
+            aside.hold(connection, read, run_id, quarantined, now())
             if read.base is None:
-                aside.supersede(connection, read, run_id, _now())
+                aside.supersede(connection, read, run_id, now())
             if profile is not None:
                 profiling.keep(connection, read, run_id, profile)
 
@@ -418,7 +262,7 @@ class Ledger:
     def drop_quarantined(self, paths: Iterable[str]) -> None:
         """Gives up the rows in files of the quarantine."""
         with self._write() as connection:
-            aside.drop(connection, paths, _now())
+            aside.drop(connection, paths, now())
 
     # --- profiles ---------------------------------------------------------------------------------------------------
 
@@ -547,78 +391,6 @@ class Ledger:
         return sorted(rows, key=lambda row: (row["view"], parse_moment(row["as_of"])))
 
 
-def make_workdir(workdir: Path) -> None:
-    """Makes the folder that a pipeline works in, and sees that it can be written.
-
-    Raises:
-        LedgerError: it cannot.
-    """
-    make_folder(workdir)
-    with _usable(workdir):
-        (workdir / "ledger.lock").touch()
-
-
-def make_folder(folder: Path) -> Path:
-    """Makes a folder in or below the workdir, and gives it.
-
-    Raises:
-        LedgerError: there is no room, or no right to.
-    """
-    with _usable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _usable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LedgerError(
-            f"the workdir cannot be used: {error.strerror}",
-            code="workdir.unwritable",
-            where=str(folder),
-            fix="make room where workdir is, or set workdir to a folder that can be written",
-        ) from None
-
-
-def _postgres(url: str) -> tuple[sa.Engine, str, set[str]]:
-    """The engine of a shared ledger, where it is (for people), and what must not be shown of it."""
-    try:
-        parsed = sa.make_url(url).set(drivername="postgresql+psycopg")
-        made = sa.create_engine(parsed, pool_pre_ping=True, connect_args=_SHARED)
-    except ImportError:
-        raise MissingExtra("psycopg", "postgres", "a ledger in PostgreSQL") from None
-    except (sa.exc.ArgumentError, ValueError):  # the latter of a port that is no number
-        raise LedgerError(
-            "the ledger's address cannot be read",
-            code="ledger.unreadable",
-            where="ledger",
-            fix="write postgresql://user:password@host:port/database; percent-encode special characters",
-        ) from None
-    secrets = {url, parsed.password or "", *(str(v) for v in parsed.query.values())}
-    return made, f"postgresql://{parsed.host}:{parsed.port or 5432}/{parsed.database}", secrets
-
-
-# No call hangs on a connection that has died; and the server frees the lease of a holder that has.
-_SHARED = {
-    "connect_timeout": 15,
-    "tcp_user_timeout": 30_000,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "options": "-c statement_timeout=60s -c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 "
-    "-c tcp_keepalives_count=3",
-}
-
-
-def _durable(connection: Any, _record: object) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA busy_timeout = 10000")
-
-
 def _piece(row: dict[str, Any]) -> Piece:
     del row["read_id"]
     found = {name: tuple(File(**f) for f in row[name] or ()) for name in ("files", "quarantined")}
@@ -627,16 +399,3 @@ def _piece(row: dict[str, Any]) -> Piece:
 
 def _canonical(fit: Mapping[str, Any]) -> str:
     return json.dumps(fit, sort_keys=True)
-
-
-def _now() -> str:
-    return _text(datetime.now(UTC))
-
-
-def _after(moment: str) -> str:
-    return _text(parse_moment(moment) + timedelta(microseconds=1))
-
-
-def _text(moment: datetime) -> str:
-    """Texts of equal length, so that they sort as the moments do."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -103,6 +103,7 @@ WITHOUT_FRAMES = {
     "engine.history",
     "engine.junit",
     "engine.ledger",
+    "engine.ledger.database",
     "engine.objects",
     "engine.ledger.lease",
     "engine.ledger.ledger",

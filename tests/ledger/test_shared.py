@@ -151,7 +151,7 @@ def test_the_newest_table_is_the_last_that_landed_whatever_the_clock_says(
     for number, moment in enumerate(
         ("2025-10-04T00:00:09.000000Z", "2025-10-04T00:00:01.000000Z", "2025-10-04T00:00:02.000000Z")
     ):
-        monkeypatch.setattr(ledger, "_now", lambda moment=moment: moment)
+        monkeypatch.setattr(ledger, "now", lambda moment=moment: moment)
         read, _ = book.begin_read(read_of(f"read{number}"))
         book.landed(replace(read, state="landed", files=(FILE,)))
         assert book.table("p", "s").read_id == f"read{number}"  # type: ignore[union-attr]
