@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,6 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from engine.errors import DataError, SinkError, UsageError, did_you_mean
+from engine.features.part_file import Seen, extremes, identity, replaced
 from engine.features.past import CREATED, Part, Past
 from engine.frames import reading
 from engine.history import opened
@@ -35,7 +35,7 @@ class Published:
 
     def __init__(self, plan: Plan, views: Iterable[str]) -> None:
         self._output = plan.output
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._seen: dict[str, Seen] = {}
         with opened(plan) as ledger:
             self._files = {
                 view: [f for f in ledger.published(plan.pipeline, view) if f["state"] != "publishing"] for view in views
@@ -86,11 +86,11 @@ class Published:
             self._open(name) as handle,
         ):
             if not isinstance(self._output, Objects):
-                self._seen[name] = _identity(os.fstat(handle.fileno()))
+                self._seen[name] = identity(handle)
             footer = pq.read_metadata(handle)
             handle.seek(0)
             schema = pl.Schema(pl.read_parquet_schema(handle))
-        lowest, highest = _extremes(footer, _STAMPS[0])
+        lowest, highest = extremes(footer, _STAMPS[0])
         if footer.num_rows and (lowest, highest) != (as_of, as_of):
             raise DataError(
                 f"the file has rows of another as-of than {file['as_of']}",
@@ -98,7 +98,7 @@ class Published:
                 where=target,
                 fix="publish that as-of again",
             )
-        first, last = _extremes(footer, CREATED)
+        first, last = extremes(footer, CREATED)
         alike = first is not None and first == last
         return schema, Part(as_of, footer.num_rows, partial(self._fetch, name, file["sha256"]), alike)
 
@@ -109,10 +109,7 @@ class Published:
         """The path of a published file, if it is the one whose footer was read."""
         target = f"{self._output}/{name}"
         if not isinstance(self._output, Objects):
-            path = self._output / name
-            if path.exists() and _identity(path.stat()) != self._seen[name]:
-                raise _changed(target)
-            return path
+            return self._seen[name].check(self._output / name)
         path = self.folder / name
         if path.exists():
             return path
@@ -122,37 +119,8 @@ class Published:
             )
         with path.open("rb") as handle:
             if sha256 not in (None, hashlib.file_digest(handle, "sha256").hexdigest()):
-                raise _changed(target)
+                raise replaced(target)
         return path
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _changed(target: str) -> SinkError:
-    return SinkError(
-        "the file has been published again meanwhile",
-        code="training.changed",
-        where=target,
-        fix="make the training set again",
-    )
-
-
-def _extremes(footer: pq.FileMetaData, name: str) -> tuple[int | None, int | None]:
-    """The first and last moment of a column, in microseconds; None where the footer does not say."""
-    lows, highs = [], []
-    for group in range(footer.num_row_groups):
-        row_group = footer.row_group(group)
-        for i in range(row_group.num_columns):
-            found = row_group.column(i)
-            if found.path_in_schema == name and row_group.num_rows:
-                statistics = found.statistics
-                if statistics is None or not statistics.has_min_max or statistics.null_count:
-                    return None, None
-                lows.append(epoch_microseconds(parse_moment(statistics.min)))
-                highs.append(epoch_microseconds(parse_moment(statistics.max)))
-    return (min(lows), max(highs)) if lows else (None, None)
 
 
 def _common(view: str, schemas: Sequence[pl.Schema]) -> Mapping[str, pl.DataType]:

@@ -11,6 +11,7 @@ INTEGERS = tuple(f"count_{n}" for n in range(3))
 FEATURES = (*FLOATS, *INTEGERS)
 VIEW = "user_features"
 T = datetime(2025, 1, 1, tzinfo=UTC)
+STORES = {"duckdb": "duckdb", "plugin": "engine.offline_store.MaestroOfflineStore"}
 TTLS = {"short": "12h", "long": "365d"}
 
 
@@ -67,6 +68,9 @@ def make(folder: Path, entities: int, keys: int, days: int) -> None:
     for name, text in TTLS.items():
         seconds = int(text[:-1]) * {"h": 3_600, "d": 86_400}[text[-1]]
         view = OfflineView(VIEW, "user", "user_id", "String", features, folder / "features" / VIEW, ttl=seconds)
-        repo = FeatureRepo(folder / f"repo-{name}", "training")
-        repo.write([view])
-        repo.apply()
+        for store, kind in STORES.items():
+            repo = FeatureRepo(folder / f"repo-{name}-{store}", "training")
+            repo.write([view])
+            path = repo.folder / "feature_store.yaml"
+            path.write_text(path.read_text().replace("type: duckdb", f"type: {kind}"))
+            repo.apply()

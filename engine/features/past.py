@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
@@ -51,6 +52,7 @@ class Past:
         features: those that are wanted, likewise.
         parts: earliest first.
         ttl: microseconds that a row holds, both ends included; None: until a newer one.
+        columns: key column: the column of entity rows that holds it, where that has another name.
     """
 
     name: str
@@ -58,15 +60,27 @@ class Past:
     features: Mapping[str, pl.DataType]
     parts: Sequence[Part]
     ttl: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+class Keyed(Protocol):
+    """What has keys that entity rows are looked up by."""
+
+    @property
+    def keys(self) -> Mapping[str, pl.DataType]: ...
+
+    @property
+    def columns(self) -> Mapping[str, str]: ...
 
 
 _Piece = tuple[int, Part, int, int]  # of a file: its number, itself, the first row, how many
 
 
-def narrow(past: Past, schema: pl.Schema, timestamp: str) -> list[pl.Expr]:
+def narrow(past: Keyed, schema: pl.Schema, timestamp: str) -> list[pl.Expr]:
     """Of entity rows, what a view is looked up by: keys that compare with its own, and the moment."""
     keys = [
-        comparable(column(name), schema[name], dtype).alias(str(i)) for i, (name, dtype) in enumerate(past.keys.items())
+        comparable(column(own), schema[own], dtype).alias(str(i))
+        for i, (own, dtype) in enumerate((past.columns.get(name, name), dtype) for name, dtype in past.keys.items())
     ]
     return [*keys, to_moment(column(timestamp), schema[timestamp]).to_physical().alias(TIME)]
 
@@ -125,7 +139,9 @@ class Sweep:
 
     def __init__(self, past: Past, codes: pl.DataFrame, schema: pl.Schema) -> None:
         self._past, self._codes = past, codes
-        self._keys = [comparable(column(name), dtype, schema[name]) for name, dtype in past.keys.items()]
+        self._keys = [
+            comparable(column(name), dtype, schema[past.columns.get(name, name)]) for name, dtype in past.keys.items()
+        ]
         self._as_of = [part.as_of for part in past.parts]
         self._state = pl.repeat(None, codes.height, dtype=pl.Int64, eager=True)
         self._next = 0

@@ -1,7 +1,7 @@
 # /// script
 # dependencies = []
 # ///
-"""Feast's ``get_historical_features`` with its DuckDB store, into a Parquet file."""
+"""Feast's ``get_historical_features`` with its DuckDB store or with ours, into a Parquet file."""
 
 import sys
 import time
@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from world import FEATURES, VIEW
 
 
-def main(folder: Path, ttl: str, out: Path) -> None:
+def main(folder: Path, ttl: str, out: Path, offline: str) -> None:
     warnings.simplefilter("ignore")
     started = time.monotonic()
-    store = FeatureStore(repo_path=str(folder / f"repo-{ttl}"))
+    store = FeatureStore(repo_path=str(folder / f"repo-{ttl}-{offline}"))
     entities = pd.read_parquet(folder / "entities.parquet")
     job = store.get_historical_features(entity_df=entities, features=[f"{VIEW}:{name}" for name in FEATURES])
     pq.write_table(job.to_arrow(), out)
@@ -28,4 +28,4 @@ def main(folder: Path, ttl: str, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4])
