@@ -250,7 +250,7 @@ class MaestroOfflineStore(OfflineStore):
         newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
         columns = [*feature_name_columns, *stamps]
         return _pulled(
-            config, data_source, columns, timestamp_field, start_date, end_date, newest, keyed=bool(join_key_columns)
+            config, data_source, columns, timestamp_field, start_date, end_date, newest, keys=join_key_columns
         )
 
     @staticmethod
@@ -266,9 +266,7 @@ class MaestroOfflineStore(OfflineStore):
     ) -> RetrievalJob:
         stamps = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
         columns = [*feature_name_columns, *stamps]
-        return _pulled(
-            config, data_source, columns, timestamp_field, start_date, end_date, keyed=bool(join_key_columns)
-        )
+        return _pulled(config, data_source, columns, timestamp_field, start_date, end_date, keys=join_key_columns)
 
     @staticmethod
     def write_logged_features(config: RepoConfig, data: Any, source: Any, logging_config: Any, registry: Any) -> None:
