@@ -15,6 +15,8 @@ from typing import get_args
 
 import polars as pl
 import pytest
+import yaml
+from feast import RepoConfig
 
 from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
@@ -23,6 +25,7 @@ from engine.demo import world as demo
 from engine.features import FeatureExtractor
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
+from engine.offline_store import MaestroOfflineStoreConfig
 from engine.plan import compile_plan
 from engine.spec import FAMILIES, SETS, ValidationSpec
 from engine.spec.rest import Pagination
@@ -436,8 +439,15 @@ def test_the_report_example_runs_as_it_stands(
     assert "example.com" not in pages
 
 
+def test_the_offline_store_is_one_that_feast_takes() -> None:
+    (text,) = [block for block in blocks("yaml") if "offline_store:" in block]
+    settings = yaml.safe_load(text)
+    config = RepoConfig(project="p", registry="r.db", provider="local", entity_key_serialization_version=3, **settings)
+    assert (type(config.offline_store), config.offline_store.memory_limit) == (MaestroOfflineStoreConfig, "512MiB")
+
+
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (13, 8)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (14, 8)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:
