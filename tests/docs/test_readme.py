@@ -440,7 +440,7 @@ def test_the_report_example_runs_as_it_stands(
 
 
 def test_the_offline_store_is_one_that_feast_takes() -> None:
-    (text,) = [block for block in blocks("yaml") if "offline_store:" in block]
+    (text,) = [block for block in blocks("yaml") if "MaestroOfflineStore" in block]
     settings = yaml.safe_load(text)
     config = RepoConfig(project="p", registry="r.db", provider="local", entity_key_serialization_version=3, **settings)
     assert (type(config.offline_store), config.offline_store.memory_limit) == (MaestroOfflineStoreConfig, "512MiB")
