@@ -1,24 +1,16 @@
-"""Users and their activities, by seed; the as-ofs and the views that are computed over them."""
+"""Users and their activities, by seed."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from days import DAYS, START
 
 USERS = 100_000
-DAYS = 400
-START = datetime(2024, 1, 1, tzinfo=UTC)
-LAST = START + timedelta(days=DAYS - 1)
 _CHUNK = 2_000_000
-
-
-def as_ofs(count: int) -> list[datetime]:
-    """Daily, the last of them near the end of the events."""
-    return [LAST - timedelta(days=count - 1 - i) for i in range(count)]
 
 
 def make(folder: Path, events: int) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import duckdb
-import pyarrow as pa
 
 from engine.duck import identifier, literal
 from engine.errors import MaestroError
@@ -15,6 +14,9 @@ from engine.features.definition import FeatureView
 from engine.features.dtypes import place, refused
 from engine.features.inputs import Inputs, as_data_error
 from engine.features.query import as_of_macro, view_query
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def compute(inputs: Inputs, view: FeatureView, as_of: datetime) -> pa.Table:

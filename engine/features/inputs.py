@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
-import pyarrow.parquet as pq
 
 from engine.duck import connect, identifier, literal
 from engine.errors import DataError, MaestroError, SinkError, is_interrupt, nearest
+from engine.features import footers
 from engine.features.definition import Column, FeatureView, Role, mentions
 from engine.features.dtypes import FLOATS, INTEGERS, resolved
 from engine.features.query import MACROS, WHITESPACE
@@ -96,10 +95,10 @@ class Inputs:
 
     def _load(self, role: Role, table: Any, spill: Path | None) -> None:
         raw = identifier(f"{role.name} as given")
-        given = _names(table[0]) if isinstance(table, Sequence) else table.column_names
+        given = footers.names(self.connection, table[0]) if isinstance(table, Sequence) else table.column_names
         own = {c.name: name for c in role.columns if (name := self._given(role, c, given)) is not None}
         wanted = list(dict.fromkeys(own.values()))
-        self._check_columns(role, given, own, empty=not wanted and _is_empty(table))
+        self._check_columns(role, given, own, empty=not wanted and self._is_empty(table))
         if isinstance(table, Sequence):
             files = _told_apart(table, given, wanted, spill)
             listed = ", ".join(literal(str(path)) for path in files)
@@ -122,7 +121,9 @@ class Inputs:
         if role == self.view.entity or (known_by and role.name == known_by.role):
             columns.append(f"{self._source_key(role)} AS _source_key")
         self.define(role.name, f"SELECT {', '.join(columns)} FROM {raw}")
-        self._count(role)
+        self.counts[role.name] = self._counted_by_footers(role, table, own, types) or self._counted(role)
+        if role.unique:
+            self._check_unique(role)
 
     def define(self, name: str, query: str) -> str | None:
         """Makes a role the rows of a query; gives the query that it was, None: there was no such role."""
@@ -231,40 +232,52 @@ class Inputs:
                     fix="mend them in the source, or read it with a query that leaves them out",
                 )
 
-    def _count(self, role: Role) -> None:
+    def _is_empty(self, table: Any) -> bool:
+        if isinstance(table, Sequence):
+            return not footers.rows(self.connection, table)
+        return bool(table.num_rows == 0)
+
+    def _counted_by_footers(
+        self, role: Role, table: Any, own: Mapping[str, str], types: Mapping[str, str]
+    ) -> Counts | None:
+        """The counts, where footers say that nothing is left out; to count what is takes a scan."""
+        moments = [role.timestamp] if role.timestamp else []
+        named = all(name in own for name in (*role.keys, *moments))
+        if not named or not isinstance(table, Sequence):
+            return None
+        if not all(types[key] in (*INTEGERS, "VARCHAR") for key in role.keys):
+            return None
+        if not all(types[moment] in ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE") for moment in moments):
+            return None
+        if not footers.no_nulls(self.connection, table, [own[k] for k in role.keys], [own[m] for m in moments]):
+            return None
+        return Counts(footers.rows(self.connection, table), 0, 0)
+
+    def _counted(self, role: Role) -> Counts:
         name, key = identifier(role.name), identifier(role.key)
         no_time = f"{identifier(role.timestamp)} IS NULL" if role.timestamp else "false"
         [row] = self.connection.execute(  # fetched to its end: an Arrow table can be registered then
             f"SELECT count(*), count(*) FILTER (WHERE {key} IS NULL), "
             f"count(*) FILTER (WHERE {key} IS NOT NULL AND {no_time}) FROM {name}"
         ).fetchall()
-        self.counts[role.name] = Counts(*row)
-        if role.unique:
-            twice = self.connection.execute(
-                f"SELECT {key}, count(*) FROM {name} WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 "
-                "ORDER BY 1 LIMIT 1"
-            ).fetchone()
-            if twice:
-                raise DataError(
-                    f"{role.key} {twice[0]!r} stands in {twice[1]} rows; an entity has one row",
-                    code="features.duplicate_key",
-                    where=self._where(role),
-                    fix=f"keep the last row per key with deduplicate: {{keys: [{role.key}]}}",
-                )
+        return Counts(*row)
+
+    def _check_unique(self, role: Role) -> None:
+        name, key = identifier(role.name), identifier(role.key)
+        twice = self.connection.execute(
+            f"SELECT {key}, count(*) FROM {name} WHERE {key} IS NOT NULL GROUP BY 1 HAVING count(*) > 1 "
+            "ORDER BY 1 LIMIT 1"
+        ).fetchone()
+        if twice:
+            raise DataError(
+                f"{role.key} {twice[0]!r} stands in {twice[1]} rows; an entity has one row",
+                code="features.duplicate_key",
+                where=self._where(role),
+                fix=f"keep the last row per key with deduplicate: {{keys: [{role.key}]}}",
+            )
 
     def _where(self, role: Role) -> str:
         return self._names.get(role.name, role.name)
-
-
-def _names(file: Path) -> list[str]:
-    with file.open("rb") as stream:
-        return list(pl.read_parquet_schema(stream))
-
-
-def _is_empty(table: Any) -> bool:
-    if isinstance(table, Sequence):
-        return not any(pq.read_metadata(file).num_rows for file in table)
-    return bool(table.num_rows == 0)
 
 
 def _told_apart(
@@ -277,6 +290,8 @@ def _told_apart(
     folded = [name.casefold() for name in given]
     if all(folded.count(name.casefold()) == 1 for name in wanted):
         return files
+    import polars as pl  # for DuckDB this is all there is
+
     if spill is not None:
         spill.mkdir(parents=True, exist_ok=True)
     copy = Path(tempfile.mkdtemp(prefix="columns-", dir=spill)) / "columns.parquet"
@@ -408,10 +423,17 @@ def _finite(moment: str) -> str:
 
 
 def _list(name: str, kind: str, *, lower: bool) -> str:
+    empty = f"{name} IS NULL"
     if kind == "VARCHAR":
         values = f"string_split({name}, ',')"
-        # Most texts need no cleaning; to look at each element costs four times as much.
-        clean = f"NOT regexp_matches({name}, {literal(f'{WHITESPACE}|^,|,,|,$|^$')})"
+        empty += f" OR {name} = ''"
+        # Most texts need no cleaning; to look at each element costs four times as much. The first of these conditions
+        # is computed once for each text of a dictionary, the second, which knows more texts, for each row.
+        plain = f"strlen({name}) = length({name}) AND NOT {name} GLOB {literal(_SPACES)}"
+        clean = (
+            f"{plain} AND NOT contains(',' || {name} || ',', ',,') THEN {values} "
+            f"WHEN NOT regexp_matches({name}, {literal(f'{WHITESPACE}|^,|,,|,$')})"
+        )
     elif element_kind := _element(kind):
         floats = element_kind in FLOATS
         values = f"list_transform({name}, lambda v: {_float_key('v')})" if floats else f"CAST({name} AS VARCHAR[])"
@@ -420,9 +442,11 @@ def _list(name: str, kind: str, *, lower: bool) -> str:
         values = f"[{_float_key(name) if kind in FLOATS else f'CAST({name} AS VARCHAR)'}]"
         clean = "false"
     stripped = f"list_filter(list_transform({values}, lambda e: strip(e)), lambda e: e <> '')"
-    elements = f"CASE WHEN {name} IS NULL THEN CAST([] AS VARCHAR[]) WHEN {clean} THEN {values} ELSE {stripped} END"
-    elements = f"coalesce({elements}, CAST([] AS VARCHAR[]))"
+    elements = f"CASE WHEN {empty} THEN CAST([] AS VARCHAR[]) WHEN {clean} THEN {values} ELSE {stripped} END"
     return f"list_transform({elements}, lambda e: lower(e))" if lower else elements
+
+
+_SPACES = "*[\x01-\x20]*"  # what is white space in ASCII, and more
 
 
 def as_data_error(error: duckdb.Error, where: str) -> MaestroError:

@@ -109,7 +109,7 @@ def _entities_cte(view: FeatureView, rows: Rows, as_of: datetime, alias: str) ->
     columns = [
         f"_key, _key AS {identifier(view.entity.key)}",
         *_entity_columns(view, role),
-        *_aggregates(view, rows, as_of),
+        *_aggregates(view, rows, as_of, epoch_microseconds(as_of)),
     ]
     return (
         f"{alias}entity AS (\n  SELECT {', '.join(columns)}\n  FROM (\n"
@@ -152,18 +152,19 @@ def known_entities(view: FeatureView, rows: Rows) -> str:
 
 def _rows_cte(view: FeatureView, rows: Rows, as_of: datetime, alias: str, given: Collection[str]) -> str:
     role, aggregates = view.role(rows.role), view.over(rows)
-    bounds = _time_bounds(role.timestamp, aggregates, as_of) if role.timestamp else []
+    bounds, latest = _time_bounds(role.timestamp, aggregates, as_of) if role.timestamp else ([], None)
     looked_up = _lookup_query(rows.lookup[0], as_of, lookup_alias(rows), given) if rows.lookup else ""
-    columns = ",\n    ".join(_aggregates(view, rows, as_of))
+    columns = ",\n    ".join(_aggregates(view, rows, as_of, latest))
     return (
         f"{alias}agg_{rows.name} AS (\n  SELECT _key,\n    {columns}\n  FROM (\n"
         f"{rows_query(view, rows, bounds, alias, looked_up)}\n  ) GROUP BY _key)"
     )
 
 
-def _aggregates(view: FeatureView, rows: Rows, as_of: datetime) -> list[str]:
+def _aggregates(view: FeatureView, rows: Rows, as_of: datetime, latest: int | None) -> list[str]:
+    """``latest``: the last moment that the rows have."""
     role = view.role(rows.role)
-    return [f"{_aggregate(a, role, as_of)} AS {identifier(a.name)}" for a in view.over(rows)]
+    return [f"{_aggregate(a, role, as_of, latest)} AS {identifier(a.name)}" for a in view.over(rows)]
 
 
 def rows_query(view: FeatureView, rows: Rows, bounds: Sequence[str], alias: str = "", looked_up: str = "") -> str:
@@ -203,26 +204,29 @@ def rows_query(view: FeatureView, rows: Rows, bounds: Sequence[str], alias: str 
     return inner
 
 
-def _time_bounds(column: str, aggregates: Sequence[Aggregate], as_of: datetime) -> list[str]:
-    """No row after the latest moment that an aggregate knows; none before the earliest, where all have one."""
+def _time_bounds(column: str, aggregates: Sequence[Aggregate], as_of: datetime) -> tuple[list[str], int]:
+    """No row after the latest moment that an aggregate knows, which is given too; none before the earliest, where all
+    have one."""
     name = f"r.{identifier(column)}"
     own = [a.bounds(epoch_microseconds(as_of)) for a in aggregates if a.timestamp is None]
     if len(own) < len(aggregates) or not own:
-        return [f"{name} <= as_of()"]
-    found = [f"{name} <= {moment_literal(max(end for _, end in own))}"]
+        return [f"{name} <= as_of()"], epoch_microseconds(as_of)
+    latest = max(end for _, end in own)
+    found = [f"{name} <= {moment_literal(latest)}"]
     starts = [start for start, _ in own if start is not None]
     if len(starts) == len(own):
         found.append(f"{name} > {moment_literal(min(starts))}")
-    return found
+    return found, latest
 
 
-def _aggregate(aggregate: Aggregate, role: Role, as_of: datetime) -> str:
+def _aggregate(aggregate: Aggregate, role: Role, as_of: datetime, latest: int | None) -> str:
     conditions = [f"({aggregate.where})"] if aggregate.where else []
     column = aggregate.timestamp or role.timestamp
     start, end = aggregate.bounds(epoch_microseconds(as_of))
     if column and start is not None:
         conditions.append(f"{identifier(column)} > {moment_literal(start)}")
-    if column and (start is not None or aggregate.offset):
+    is_bound = aggregate.timestamp is None and latest is not None and end >= latest
+    if column and (start is not None or aggregate.offset) and not is_bound:
         conditions.append(f"{identifier(column)} <= {moment_literal(end)}")
     if aggregate.value and aggregate.function in _IN_ORDER:
         conditions.append(f"({aggregate.value}) IS NOT NULL")

@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.errors import DataError
 from engine.features import FeatureExtractor
@@ -36,6 +38,18 @@ def team(members: Any, users: pl.DataFrame = USERS) -> dict[str, Any]:
 def test_a_list_may_be_spelt_in_many_ways(members: Any) -> None:
     row = team(members)
     assert (row["team_size"], row["skill_diversity"], row["avg_experience_years"]) == (2, 2, 2.0)
+
+
+@given(st.lists(st.none() | st.text("ab,é \t\x01\x1c\x1f\x85\u2003\u3000\u200b", max_size=6), min_size=1, max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_texts_are_split_and_stripped_as_python_does(texts: list[str | None]) -> None:
+    teams = pl.DataFrame(
+        {"team_id": [str(i) for i in range(len(texts))], "members": texts}, schema_overrides={"members": pl.String}
+    )
+    found = FeatureExtractor().extract_team_features(teams, USERS, as_of=T)
+    sizes = {row["team_id"]: row["team_size"] for row in found.iter_rows(named=True)}
+    for i, text in enumerate(texts):
+        assert sizes[str(i)] == len({e.strip() for e in (text or "").split(",")} - {""}), repr(text)
 
 
 @pytest.mark.parametrize(("members", "size"), [([1], 1), ([1.0], 1), ([None], 0), ([float("nan")], 0), ([""], 0)])

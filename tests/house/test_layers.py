@@ -58,6 +58,7 @@ HOMES = {
         "engine.checks.sql",
         "engine.expressions",
         "engine.features.compute",
+        "engine.features.footers",
         "engine.features.dtypes",
         "engine.features.history",
         "engine.features.inputs",

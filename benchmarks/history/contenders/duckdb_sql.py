@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from world import as_ofs
+from days import as_ofs
 
 folder, kind, count, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 begun = time.monotonic()

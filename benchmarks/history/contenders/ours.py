@@ -6,14 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-import polars as pl
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from world import as_ofs
+from days import as_ofs
 
 from engine.features.compute import compute_to_parquet
 from engine.features.definition import Aggregate, Feature, Settings
-from engine.features.history import History
 from engine.features.inputs import Inputs
 from engine.features.sets import view_of
 from engine.types import Duration
@@ -50,6 +47,10 @@ with Inputs(view, tables, memory_limit="512MiB", spill=out / "spill") as inputs:
         for i, moment in enumerate(moments):
             compute_to_parquet(inputs, view, moment, out / f"{i}.parquet")
     else:
+        import polars as pl
+
+        from engine.features.history import History
+
         history = History(inputs, view, moments, folder=out / "history", budget=256 * 2**20)
         for i, (_, table) in enumerate(history):
             frame = pl.DataFrame(table).lazy()

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from world import as_ofs
+from days import as_ofs
 
 folder, count, out = Path(sys.argv[1]), int(sys.argv[3]), Path(sys.argv[4])
 begun = time.monotonic()
