@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from days import as_ofs
@@ -39,6 +42,14 @@ if kind == "mixed":
             Feature(name, "length(mode_30d)" if name == "mode_30d" else name, "Float64", "") for name in wanted
         ),
     )
+
+
+def write(table: Any, path: Path) -> None:
+    import polars as pl
+
+    pl.DataFrame(table).lazy().sink_parquet(path, compression="zstd", maintain_order=True)
+
+
 begun = time.monotonic()
 tables = {"users": [folder / "users.parquet"], "activities": [folder / "activities.parquet"]}
 moments = as_ofs(count)
@@ -47,12 +58,14 @@ with Inputs(view, tables, memory_limit="512MiB", spill=out / "spill") as inputs:
         for i, moment in enumerate(moments):
             compute_to_parquet(inputs, view, moment, out / f"{i}.parquet")
     else:
-        import polars as pl
-
         from engine.features.history import History
 
         history = History(inputs, view, moments, folder=out / "history", budget=256 * 2**20)
-        for i, (_, table) in enumerate(history):
-            frame = pl.DataFrame(table).lazy()
-            frame.sink_parquet(out / f"{i}.parquet", compression="zstd", maintain_order=True)
+        with ThreadPoolExecutor(1) as writer:  # as `maestro backfill`: a file is written while the next is computed
+            waiting: deque[Future[None]] = deque()
+            for i, (_, table) in enumerate(history):
+                waiting.append(writer.submit(write, table, out / f"{i}.parquet"))
+                if len(waiting) > 1:
+                    waiting.popleft().result()
+            waiting.pop().result()
 print("inside", time.monotonic() - begun)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -172,6 +173,8 @@ class _Carrier:
 
     def __enter__(self) -> _Carrier:
         try:
+            if not all(map(adds_up, self._carried.aggregates)):
+                threading.Thread(target=buckets.load, daemon=True).start()  # while the rows are read
             self._events.scan(self._history._inputs)
             self._compute()
         except BaseException:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,67 +18,81 @@ from engine.features.history.rows import Events, Records
 from engine.features.ways import adds_up
 
 Array = npt.NDArray[Any]
-_FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_FIRST = np.iinfo(np.int64).min
 
 
 def compute(events: Events, stripe: int, as_ofs: Sequence[int], results: Results) -> None:
     """The values of the aggregates that need rows, of one stripe, at all as-ofs."""
     records = events.read(stripe, 0, len(events.intervals))
     ids = np.arange(stripe, events.entities, events.stripes)
+    subjects: dict[Any, _Rows] = {}
     for aggregate in itertools.filterfalse(adds_up, events.carried.aggregates):
-        values, there = _of(aggregate, records, len(ids), events.stripes, as_ofs)
+        subject = aggregate.value, aggregate.where
+        if subject not in subjects:
+            subjects[subject] = _Rows(records, aggregate, len(ids), events.stripes)
+        values, there = _of(aggregate, subjects[subject], as_ofs)
         width = values.shape[2] if values.ndim == 3 else 1
-        results.put(results.part(aggregate.name, ids, values.dtype, width), 0, values, there)
+        part = results.part(aggregate.name, ids, values.dtype, width, is_total=there is None)
+        results.put(part, 0, values, there)
 
 
-def _of(
-    aggregate: Aggregate, records: Records, entities: int, stripes: int, as_ofs: Sequence[int]
-) -> tuple[Array, Array | None]:
-    chosen, values = records.chosen(aggregate), records.values(aggregate)
-    ids, moments = records.columns["id"] // stripes, records.columns["ts"]
-    if chosen is not None:
-        ids, moments, values = ids[chosen], moments[chosen], values[chosen]
-    bounds = [aggregate.bounds(t) for t in as_ofs]
-    starts = np.array([_FIRST if start is None else start for start, _ in bounds], np.int64)
-    ends = np.array([end for _, end in bounds], np.int64)
-    if aggregate.function == "count_distinct":
-        return _distinct(ids, moments, values, starts, ends, entities), None
-    order = np.lexsort((values, moments, ids))
-    ids, moments, values = ids[order], moments[order], values[order]
-    offsets = np.searchsorted(ids, np.arange(entities + 1))
-    if aggregate.function == "last_n":
-        return _last(aggregate.n or 1, offsets, ids, moments, values, starts, ends)
+class _Rows:
+    """What aggregates with one value and one condition look at."""
+
+    def __init__(self, records: Records, aggregate: Aggregate, entities: int, stripes: int) -> None:
+        chosen, values = records.chosen(aggregate), records.values(aggregate)
+        ids, moments = records.columns["id"] // stripes, records.columns["ts"]
+        if chosen is not None and not chosen.all():
+            ids, moments, values = ids[chosen], moments[chosen], values[chosen]
+        self.ids, self.moments, self.values, self.entities = ids, moments, values, entities
+
+    @cached_property
+    def ordered(self) -> tuple[Array, Array, Array]:
+        """The first row of each entity; moments and values by entity and time."""
+        offsets, order = _kernels().order(self.ids, self.moments, self.entities)
+        return offsets, self.moments[order], self.values[order]
+
+    @cached_property
+    def ranks(self) -> tuple[Array, Array, Array]:
+        """As `kernels.ranks`."""
+        offsets, _, values = self.ordered
+        found: tuple[Array, Array, Array] = _kernels().ranks(offsets, values)
+        return found
+
+
+def load() -> None:
+    """Imports what takes long to import; that it is missing is said when it is needed."""
+    with contextlib.suppress(MissingExtra):
+        _kernels()
+
+
+def _kernels() -> Any:
     try:
         from engine.features.history import kernels
     except ImportError:
-        raise MissingExtra("numba", "drift", "quantiles and modes at many as-ofs") from None
+        raise MissingExtra("numba", "drift", "quantiles, modes and distinct counts at many as-ofs") from None
+    return kernels
 
+
+def _of(aggregate: Aggregate, rows: _Rows, as_ofs: Sequence[int]) -> tuple[Array, Array | None]:
+    bounds = [aggregate.bounds(t) for t in as_ofs]
+    starts = np.array([_FIRST if start is None else start for start, _ in bounds], np.int64)
+    ends = np.array([end for _, end in bounds], np.int64)
+    if aggregate.function == "last_n":
+        order = np.lexsort((rows.values, rows.moments, rows.ids))
+        ids, moments, values = rows.ids[order], rows.moments[order], rows.values[order]
+        offsets = np.searchsorted(ids, np.arange(rows.entities + 1))
+        return _last(aggregate.n or 1, offsets, ids, moments, values, starts, ends)
+    kernels, (offsets, moments, values) = _kernels(), rows.ordered
     if aggregate.function == "quantile":
-        return kernels.quantiles(offsets, moments, values.astype(np.float64), starts, ends, aggregate.q or 0.0)
-    return kernels.modes(offsets, moments, values, starts, ends)
-
-
-def _distinct(ids: Array, moments: Array, values: Array, starts: Array, ends: Array, entities: int) -> Array:
-    """How many distinct values each window holds.
-
-    A row counts in the windows that hold it and not the one before it with the same value: those of a range of as-ofs.
-    """
-    order = np.lexsort((moments, values, ids))
-    ids, moments, values = ids[order], moments[order], values[order]
-    before = np.full(len(ids), _FIRST)
-    again = (ids[1:] == ids[:-1]) & (values[1:] == values[:-1])
-    before[1:][again] = moments[:-1][again]
-    first = np.searchsorted(ends, moments, side="left")
-    if starts[0] == _FIRST:
-        first, last = np.where(before == _FIRST, first, len(ends)), np.full(len(ids), len(ends))
-    else:
-        first = np.maximum(first, np.searchsorted(starts, before, side="left"))
-        last = np.searchsorted(starts, moments, side="left")
-    counts = first < last
-    size = (len(ends) + 1) * entities
-    changes = np.bincount(first[counts] * entities + ids[counts], minlength=size)
-    changes -= np.bincount(last[counts] * entities + ids[counts], minlength=size)
-    return np.cumsum(changes.reshape(len(ends) + 1, entities)[:-1], axis=0)
+        values = values.astype(np.float64, copy=False)
+        found: tuple[Array, Array] = kernels.quantiles(offsets, moments, values, starts, ends, aggregate.q or 0.0)
+        return found
+    rank, distinct, counts = rows.ranks
+    if aggregate.function == "count_distinct":
+        return kernels.distincts(offsets, moments, rank, counts, starts, ends), None
+    modes: tuple[Array, Array] = kernels.modes(offsets, moments, rank, distinct, counts, starts, ends)
+    return modes
 
 
 def _last(

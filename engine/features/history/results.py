@@ -21,13 +21,16 @@ class Part:
     Attributes:
         ids: theirs.
         width: how many values each has; of lists the longest.
+        is_total: whether each has a value at every as-of, so that there are no flags.
     """
 
-    def __init__(self, ids: Array, dtype: npt.DTypeLike, width: int, begin: int, as_ofs: int) -> None:
-        self.ids, self.dtype, self.width, self.begin = ids, np.dtype(dtype), width, begin
+    def __init__(
+        self, ids: Array, dtype: npt.DTypeLike, width: int, begin: int, as_ofs: int, *, is_total: bool = False
+    ) -> None:
+        self.ids, self.dtype, self.width, self.begin, self.is_total = ids, np.dtype(dtype), width, begin, is_total
         self.size = len(ids) * width * self.dtype.itemsize
         self.there = begin + as_ofs * self.size
-        self.end = self.there + as_ofs * len(ids)
+        self.end = self.there + (0 if is_total else as_ofs * len(ids))
 
 
 class Results:
@@ -53,10 +56,10 @@ class Results:
     def __contains__(self, name: object) -> bool:
         return name in self._parts
 
-    def part(self, name: str, ids: Array, dtype: npt.DTypeLike, width: int = 1) -> Part:
+    def part(self, name: str, ids: Array, dtype: npt.DTypeLike, width: int = 1, *, is_total: bool = False) -> Part:
         """The place for an aggregate's values of some entities."""
         with self._lock:
-            part = Part(ids, dtype, width, self._end, self._as_ofs)
+            part = Part(ids, dtype, width, self._end, self._as_ofs, is_total=is_total)
             self._end = part.end
             self._parts.setdefault(name, []).append(part)
         return part
@@ -67,22 +70,28 @@ class Results:
         Raises:
             SinkError: the disk is full or cannot be written.
         """
-        if there is None:
-            there = np.ones((values.size // max(len(part.ids) * part.width, 1), len(part.ids)), np.uint8)
         data = np.ascontiguousarray(values, part.dtype)
         write_all(self._file.fileno(), data, part.begin + first * part.size, self._path)
-        flags = np.ascontiguousarray(there, np.uint8)
-        write_all(self._file.fileno(), flags, part.there + first * len(part.ids), self._path)
+        if not part.is_total:
+            rows = values.size // max(len(part.ids) * part.width, 1)
+            flags = np.ones((rows, len(part.ids)), np.uint8) if there is None else np.ascontiguousarray(there, np.uint8)
+            write_all(self._file.fileno(), flags, part.there + first * len(part.ids), self._path)
 
-    def get(self, name: str, as_of: int) -> tuple[Array, Array]:
+    def get(self, name: str, as_of: int) -> tuple[Array, Array | None]:
         """The values of all entities, by id, at the as-of of this number, and the flags."""
         parts = self._parts[name]
         width = parts[0].width
         values = np.zeros((self._entities, width) if width > 1 else self._entities, parts[0].dtype)
-        there = np.zeros(self._entities, np.uint8)
+        there = None if all(part.is_total for part in parts) else np.zeros(self._entities, np.uint8)
         for part in parts:
             rows = np.frombuffer(os.pread(self._file.fileno(), part.size, part.begin + as_of * part.size), part.dtype)
             values[part.ids] = rows.reshape(-1, width) if width > 1 else rows
-            count = len(part.ids)
-            there[part.ids] = np.frombuffer(os.pread(self._file.fileno(), count, part.there + as_of * count), np.uint8)
+            if there is not None:
+                there[part.ids] = self._flags(part, as_of)
         return values, there
+
+    def _flags(self, part: Part, as_of: int) -> Array:
+        count = len(part.ids)
+        if part.is_total:
+            return np.ones(count, np.uint8)
+        return np.frombuffer(os.pread(self._file.fileno(), count, part.there + as_of * count), np.uint8)
