@@ -42,6 +42,7 @@ of 10 features (7 floats, 3 integers) as of their moments, from Parquet to Parqu
 with its default `memory_limit` of 512 MiB; `duckdb_asof` one hand-written query with an ASOF JOIN and all the memory it
 wants, which gives the rows in any order; `duckdb_ordered` the same in the order of the entity rows, as ours; `feast`
 `get_historical_features` with the DuckDB store, from pandas into an Arrow table; `plugin` the same call with our store.
+The call, `to_arrow` included, is also timed apart from the reading and writing of files around it.
 
 Equal answers come first: every value, and for ours the order. Each run is a fresh process; every round runs each
 contender once. `inside` are the seconds from the end of the imports; wall, CPU and memory are of the whole process.
@@ -54,6 +55,7 @@ above 1, ours took less.
 class Run:
     process: Measurement
     inside: float
+    call: float | None = None
 
 
 @dataclass
@@ -72,7 +74,7 @@ def joined(contender: str, ttl: str) -> Run:
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1", "TZ": "UTC"}
     process = measure(command, env=environment, cwd=WORK, log=log)
     [said] = [line.split() for line in log.read_text(errors="replace").splitlines() if line.startswith("inside")]
-    return Run(process, float(said[1]))
+    return Run(process, *map(float, said[1:]))
 
 
 def out_of(contender: str) -> Path:
@@ -166,8 +168,9 @@ def _report(options: argparse.Namespace, found: dict[str, dict[str, Score]], beg
         if ttl == "long":
             for name in ("ours", "plugin"):
                 pairs = zip(scores["feast"].runs, scores[name].runs, strict=True)
-                faster = statistics.median(theirs.inside / mine.inside for theirs, mine in pairs)
-                lines.append(f"- {name} 10 times Feast: {'yes' if faster >= 10 else '**no**'} ({faster:.1f})")
+                faster = statistics.median((a.call or 0) / b.call if b.call else a.inside / b.inside for a, b in pairs)
+                what = " in the call itself" if name == "plugin" else ""
+                lines.append(f"- {name} 10 times Feast{what}: {'yes' if faster >= 10 else '**no**'} ({faster:.1f})")
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
     raw = {"about": made, "ttls": {ttl: [asdict(s) for s in scores.values()] for ttl, scores in found.items()}}

@@ -16,7 +16,6 @@ from typing import get_args
 import polars as pl
 import pytest
 import yaml
-from feast import RepoConfig
 
 from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
@@ -25,7 +24,6 @@ from engine.demo import world as demo
 from engine.features import FeatureExtractor
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
-from engine.offline_store import MaestroOfflineStoreConfig
 from engine.plan import compile_plan
 from engine.spec import FAMILIES, SETS, ValidationSpec
 from engine.spec.rest import Pagination
@@ -439,11 +437,20 @@ def test_the_report_example_runs_as_it_stands(
     assert "example.com" not in pages
 
 
-def test_the_offline_store_is_one_that_feast_takes() -> None:
-    (text,) = [block for block in blocks("yaml") if "MaestroOfflineStore" in block]
-    settings = yaml.safe_load(text)
-    config = RepoConfig(project="p", registry="r.db", provider="local", entity_key_serialization_version=3, **settings)
-    assert (type(config.offline_store), config.offline_store.memory_limit) == (MaestroOfflineStoreConfig, "512MiB")
+def test_the_offline_store_example_runs_as_it_stands(world: Path) -> None:
+    from tests.offline.test_store import STATS, entities
+    from tests.offline.world import Repo, defined, write
+
+    [text] = [block for block in blocks("yaml") if "MaestroOfflineStore" in block]
+    write(world, STATS)
+    repo = Repo(world)
+    options = yaml.safe_load(text)["offline_store"]
+    store = repo.store(options.pop("type"), **options)
+    repo.apply([defined(world, STATS)])
+    entities().to_parquet(world / "repo-0" / "labels.parquet")
+    [sql] = re.findall(r'entity_df="(.*?)"', README)
+    found = store.get_historical_features(entity_df=sql, features=["stats:rate"]).to_df()
+    assert found["rate"].dropna().tolist() == [0.1, 0.3, 0.4]
 
 
 def test_every_block_is_tested() -> None:
