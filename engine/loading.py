@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -17,9 +17,10 @@ from engine.plan import Plan, ViewPlan
 from engine.progress import Progress
 from engine.sinks.feast import FeatureRepo, OfflineView, check_files
 from engine.sinks.online.config import read_config
+from engine.sinks.online.gone import remove_gone
 from engine.sinks.online.load import load
 from engine.sinks.online.newest import newest, sample
-from engine.sinks.online.store import Store, open_store
+from engine.sinks.online.store import Removing, Store, open_store
 from engine.sinks.online.values import as_stored
 from engine.types import iso, parse_moment
 
@@ -38,16 +39,19 @@ class Loaded:
         rows: entities handed to the store now, also such as it has newer rows of; fewer than there are where a load
             went on that had been cut off.
         proven: entities read back through Feast and found equal to their newest published row.
+        removed: entities taken out of the store, since the newest file no longer has them.
     """
 
     view: str
     as_of: tuple[datetime, ...]
     rows: int
     proven: int
+    removed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"view": self.view, "as_of": [iso(t) for t in self.as_of], "rows": self.rows, "proven": self.proven}
+        counts = {"rows": self.rows, "proven": self.proven, "removed": self.removed}
+        return {"view": self.view, "as_of": [iso(t) for t in self.as_of], **counts}
 
 
 def load_views(
@@ -77,25 +81,33 @@ def load_views(
             if files:
                 progress.step("feast", view_plan.name)
                 view = offline_view(plan, view_plan, files)
-                loading = _Loading(plan, ledger, store, config.identity, view, files, full or not store.holds(view))
-                done.append((view, files, loading.run(progress, older_wins=not config.own)))
+                whole = config.own and plan.feast is not None and plan.feast.deleted == "remove"
+                identity = f"{config.identity}-newest" if whole else config.identity
+                anew = full or not store.holds(view)
+                loading = _Loading(plan, ledger, store, identity, view, files, full=anew, whole=whole)
+                done.append((view, files[-1:] if whole else files, loading.run(progress, older_wins=not config.own)))
     spill = plan.workdir / "spill"
     found = []
-    for view, files, (fresh, rows) in done:
+    for view, files, (fresh, rows, removed) in done:
         paths = [_output(plan) / f["path"] for f in files]
-        among = [_output(plan) / f["path"] for f in fresh] or paths
+        among = [_output(plan) / f["path"] for f in fresh if f in files] or paths
         proven = 0
         if proof != 0:
             progress.step("feast", f"{view.name}: proof")
             asked = None if proof is None else sample(view, among, proof)
             expected = newest(view, paths, memory_limit=plan.memory_limit, spill=spill, among=asked)
             proven = prove(repo, view, expected)
-        found.append(Loaded(view.name, tuple(parse_moment(f["as_of"]) for f in fresh), rows, proven))
+        found.append(Loaded(view.name, tuple(parse_moment(f["as_of"]) for f in fresh), rows, proven, removed))
     return found
 
 
 class _Loading:
-    """One view on its way into the store."""
+    """One view on its way into the store.
+
+    Args:
+        whole: whether the store is to hold just what the newest file has: older ones are not loaded then, and entities
+            that it lacks are removed.
+    """
 
     def __init__(
         self,
@@ -105,9 +117,11 @@ class _Loading:
         identity: str,
         view: OfflineView,
         files: Sequence[File],
+        *,
         full: bool,
+        whole: bool,
     ) -> None:
-        self.plan, self.ledger, self.store = plan, ledger, store
+        self.plan, self.ledger, self.store, self.whole = plan, ledger, store, whole
         self.identity, self.view, self.files = identity, view, files
         self.last = ledger.load(plan.pipeline, view.name)
         if full or self.last is None or self.last["store"] != identity:
@@ -116,19 +130,26 @@ class _Loading:
         else:
             self.fresh = [f for f in files if f["state"] != "loaded"]
 
-    def run(self, progress: Progress, *, older_wins: bool) -> tuple[list[File], int]:
-        """Loads the files that no load has seen; gives them, and how many rows were stored.
+    def run(self, progress: Progress, *, older_wins: bool) -> tuple[list[File], int, int]:
+        """Loads the files that no load has seen; gives them, and how many rows were stored and entities removed.
 
         Args:
             older_wins: whether the store lets older rows take the place of newer ones.
         """
         if not self.fresh:
-            return [], 0
+            return [], 0, 0
         pipeline, view = self.plan.pipeline, self.view.name
         asked: dict[str, str | None] = {f["path"]: f["sha256"] for f in self.fresh}
-        after = None
+        held = {f["path"]: f["sha256"] for f in self.files[-1:]} if self.whole else {}
+        if self.whole and self.files[-1] not in self.fresh:
+            self.ledger.loaded(pipeline, view, list(asked), held)
+            return self.fresh, 0, 0
+        after, removed = None, 0
         if self.last is not None and self.last["files"] == asked:
             after = self.last["position"]
+        elif self.whole:
+            progress.step("feast", f"{view}: removal")
+            removed = self._remove_gone()
         self.ledger.loading(pipeline, view, self.identity, asked, after)
 
         def loaded(key: Any, rows: int) -> None:
@@ -144,14 +165,30 @@ class _Loading:
             after=after,
             loaded=loaded,
         )
-        self.ledger.loaded(pipeline, view, list(asked))
-        return self.fresh, count
+        self.ledger.loaded(pipeline, view, list(asked), held)
+        return self.fresh, count, removed
+
+    def _remove_gone(self) -> int:
+        """Takes out of the store what the newest file lacks; the file loaded last tells what the store holds, as long
+        as it is the same."""
+        known = dict(self.last["files"]) if self.last is not None else {}
+        before = [f for f in self.files if f["state"] == "loaded" and known.get(f["path"], "") == f["sha256"]]
+        return remove_gone(
+            cast(Removing, self.store),
+            self.view,
+            _output(self.plan) / self.files[-1]["path"],
+            _output(self.plan) / before[0]["path"] if len(before) == len(known) == 1 else None,
+            memory_limit=self.plan.memory_limit,
+            spill=self.plan.workdir / "spill",
+        )
 
     def _beside(self, older_wins: bool) -> list[File]:
         """The fresh files, and those loaded ones whose rows theirs could wrongly take the place of: those of the same
         second, as SQLite keeps no more; all newer ones, where the store itself does not look."""
         seconds = {parse_moment(f["as_of"]).replace(microsecond=0) for f in self.fresh}
         first = min(seconds)
+        if self.whole:
+            return list(self.files[-1:])
         return [
             f
             for f in self.files

@@ -54,6 +54,7 @@ def _materialize(options: argparse.Namespace) -> int:
     elif not options.quiet:
         for view in found:
             what = f"loaded {view.rows:,} entities" if view.as_of else "nothing new"
+            what += f", removed {view.removed:,}" if view.removed else ""
             show(f"{view.view}: {what}; {view.proven:,} read back and found equal")
     return 0
 

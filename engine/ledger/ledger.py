@@ -342,7 +342,7 @@ class Ledger(Database):
 
     def load(self, pipeline: str, view: str) -> dict[str, Any] | None:
         """The ``store`` that a view was loaded into last, and of a load that has not come to its end its ``files``
-        and ``position``; None before the first."""
+        and ``position``; of one that has, what is ``held`` of it as ``files``; None before the first."""
         query = sa.select(loads).where(loads.c.pipeline == pipeline, loads.c.view == view)
         with self._read() as connection:
             row = connection.execute(query).mappings().first()
@@ -361,15 +361,18 @@ class Ledger(Database):
                 connection.execute(loads.insert().values(pipeline=pipeline, view=view, store=store, files={}))
             connection.execute(loads.update().where(*mine).values(files=dict(files), position=position))
 
-    def loaded(self, pipeline: str, view: str, paths: Collection[str]) -> None:
-        """Records that the online store holds the newest rows of these published files."""
+    def loaded(
+        self, pipeline: str, view: str, paths: Collection[str], held: Mapping[str, str | None] | None = None
+    ) -> None:
+        """Records that the online store holds the newest rows of these published files; and just the entities of those
+        that are ``held`` (path: sha256), which `load` gives as ``files`` then."""
         mine = [published.c.pipeline == pipeline, published.c.view == view, published.c.state == "published"]
         with self._write() as connection:
             connection.execute(
                 published.update().where(*mine, published.c.path.in_(list(paths))).values(state="loaded")
             )
             done = [loads.c.pipeline == pipeline, loads.c.view == view]
-            connection.execute(loads.update().where(*done).values(files={}, position=None))
+            connection.execute(loads.update().where(*done).values(files=dict(held or {}), position=None))
 
     def unload(self, pipeline: str, view: str) -> None:
         """Forgets that a view has been loaded."""

@@ -181,3 +181,7 @@ class FeastSpec(Spec):
     ]
     online_store: OnlineStoreSpec = OnlineStoreSpec()
     materialize: Annotated[bool, Field(description="load the online store after each run")] = True
+    deleted: Annotated[
+        Literal["remove", "keep"],
+        Field(description="what becomes online of entities that the newest as-of no longer has; in SQLite and Redis"),
+    ] = "remove"

@@ -52,7 +52,7 @@ def test_only_what_changed_is_loaded(tmp_path: Path) -> None:
     first = run(tmp_path, T, **SECTIONS)
     assert first.feast is not None
     assert first.feast["materialized"] == [
-        {"view": "user_features", "as_of": ["2025-10-04T00:00:00Z"], "rows": 3, "proven": 3}
+        {"view": "user_features", "as_of": ["2025-10-04T00:00:00Z"], "rows": 3, "proven": 3, "removed": 0}
     ]
     [again] = materialize(pipeline(tmp_path, **SECTIONS))
     assert (again.as_of, again.rows, again.proven) == ((), 0, 3)
@@ -280,7 +280,7 @@ def test_the_commands(folder: Path, maestro: Maestro) -> None:  # noqa: F811
     said = maestro("materialize", "pipeline.yaml")
     assert (said.code, said.out) == (0, "user_features: loaded 3 entities; 3 read back and found equal\n")
     assert maestro("materialize", "pipeline.yaml", "--json").json == [
-        {"view": "user_features", "as_of": [], "rows": 0, "proven": 3}
+        {"view": "user_features", "as_of": [], "rows": 0, "proven": 3, "removed": 0}
     ]
     assert maestro("materialize", "pipeline.yaml", "--full", "--view", "user_features", "--proof", "0").out == (
         "user_features: loaded 3 entities; 0 read back and found equal\n"

@@ -68,5 +68,5 @@ def test_feast_added_later_loads_what_was_published_before(tmp_path: Path) -> No
     write_world(tmp_path)
     run(tmp_path, T, features=RAW)
     write_world(tmp_path, users=USERS.filter(pl.col("id") != "u3"))
-    run(tmp_path, T + DAY, features=RAW, feast=FEAST)
+    run(tmp_path, T + DAY, features=RAW, feast={**FEAST, "deleted": "keep"})
     assert online(tmp_path, ["u1", "u2", "u3"]) == newest(tmp_path)

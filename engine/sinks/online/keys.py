@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
@@ -19,14 +20,21 @@ def encode(columns: pl.DataFrame, version: int) -> Any:
         version: ``entity_key_serialization_version`` of the feature repo.
     """
     names = sorted(columns.columns)
-    prefix = struct.pack("<I", len(names)) if version > 2 else b""
-    for text in map(str.encode, names):
-        prefix += struct.pack("<I", _STRING) + (struct.pack("<I", len(text)) if version > 2 else b"") + text
+    prefix = head(names, version)
     parts: list[Any] = []
     for name in names:
         parts += _value(prefix, columns[name])
         prefix = b""
     return parts[0] if len(parts) == 1 else join(*parts)
+
+
+def head(names: Iterable[str], version: int) -> bytes:
+    """What all keys of these columns begin with."""
+    texts = [name.encode() for name in sorted(names)]
+    found = struct.pack("<I", len(texts)) if version > 2 else b""
+    for text in texts:
+        found += struct.pack("<I", _STRING) + (struct.pack("<I", len(text)) if version > 2 else b"") + text
+    return found
 
 
 def _value(prefix: bytes, column: pl.Series) -> list[Any]:

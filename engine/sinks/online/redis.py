@@ -6,6 +6,7 @@ the nodes of a cluster are redis-py's business, told by the repo's own ``connect
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -104,6 +105,35 @@ class Store:
             parts += [constant(b"*3\r\n$6\r\nEXPIRE\r\n", count), _argument(stored), _argument(seconds, count)]
             replies *= 2
         _call(connection, join(*parts), replies)
+
+    def stored(self, view: OfflineView) -> Iterator[Any]:
+        """The keys of the view's entity, encoded, in Arrow arrays: all keys of the server are looked through."""
+        suffix = self.config.project.encode()
+        pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", keys.head(view.key_names, self.config.key_version)) + b"*"
+        with self._worded():
+            nodes = self._client.get_primaries() if self._cluster else [None]
+            for node in nodes:
+                client = self._client if node is None else self._client.get_redis_connection(node)
+                cursor = -1
+                while cursor:
+                    cursor, found = client.scan(max(cursor, 0), match=pattern, count=10_000)
+                    mine = [key.removesuffix(suffix) for key in found if key.endswith(suffix)]
+                    yield to_arrow(pl.Series(mine, dtype=pl.Binary))
+
+    def remove(self, view: OfflineView, encoded: Any) -> int:
+        """Removes the view's fields for these keys; those that other views have there stay. Gives for how many."""
+        stored = join(encoded, constant(self.config.project.encode(), len(encoded)))
+        fields = [f"_ts:{view.name}".encode(), *(_field(view.name, name) for name, _ in view.features)]
+        count = 0
+        with self._worded():
+            for node, places in self._by_node(stored):
+                for start in range(0, len(places), _SENT):
+                    part = stored.take(indices(places[start : start + _SENT]))
+                    head = constant(b"*%d\r\n$4\r\nHDEL\r\n" % (2 + len(fields)), len(part))
+                    names = [_argument(field, len(part)) for field in fields]
+                    replies = _call(self._connection(node), join(head, _argument(part), *names), len(part))
+                    count += sum(map(bool, replies))
+        return count
 
     def _by_node(self, stored: Any) -> Iterator[tuple[Any, Any]]:
         """Which rows go to which node of the cluster; None where there is one server."""

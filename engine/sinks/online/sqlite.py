@@ -6,6 +6,7 @@ time, as Feast does: TZ must be the same for whoever writes and reads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -100,6 +101,59 @@ class Store:
         finally:
             with suppress(*_FAILURES):
                 self._connection.set_autocommit(True)
+
+    def stored(self, view: OfflineView) -> Iterator[Any]:
+        """The keys that are stored, encoded, in Arrow arrays."""
+        if not self.holds(view):
+            return
+        with closing(adbc_driver_manager.AdbcStatement(self._connection)) as statement:
+            try:
+                statement.set_sql_query(f"SELECT DISTINCT entity_key FROM {self._table(view)}")
+                handle, _ = statement.execute_query()
+                with pa.RecordBatchReader._import_from_c(handle.address) as reader:
+                    for batch in reader:
+                        yield to_arrow(pl.Series(pl.from_arrow(batch.column(0)), dtype=pl.Binary))
+            except adbc_driver_manager.Error as error:
+                raise self._failed(error) from None
+
+    def remove(self, view: OfflineView, encoded: Any) -> int:
+        """Removes what is stored for these keys, all or none of it; gives for how many."""
+        if not self.holds(view):
+            return 0
+        table, there = self._table(view), "temp.maestro_gone"
+        counting = f"SELECT count(*) FROM {there} WHERE key IN (SELECT entity_key FROM {table})"
+        try:
+            self._execute(f"CREATE TEMP TABLE IF NOT EXISTS {there.partition('.')[2]} (key BLOB)")
+            self._connection.set_autocommit(False)
+            self._execute(f"DELETE FROM {there}")
+            batch = pa.RecordBatch.from_arrays([encoded], names=["key"])
+            self._bound(f"INSERT INTO {there} VALUES (?)", batch)
+            count = self._number(counting)
+            self._execute(f"DELETE FROM {table} WHERE entity_key IN (SELECT key FROM {there})")
+            self._connection.commit()
+        except _FAILURES as error:
+            with suppress(*_FAILURES):
+                self._connection.rollback()
+            raise self._failed(error) from None
+        finally:
+            with suppress(*_FAILURES):
+                self._connection.set_autocommit(True)
+        return count
+
+    def _bound(self, sql: str, batch: Any) -> None:
+        with closing(adbc_driver_manager.AdbcStatement(self._connection)) as statement:
+            statement.set_sql_query(sql)
+            statement.prepare()
+            schema, data = batch.__arrow_c_array__()
+            statement.bind(data, schema)
+            statement.execute_update()
+
+    def _number(self, sql: str) -> int:
+        with closing(adbc_driver_manager.AdbcStatement(self._connection)) as statement:
+            statement.set_sql_query(sql)
+            handle, _ = statement.execute_query()
+            with pa.RecordBatchReader._import_from_c(handle.address) as reader:
+                return int(reader.read_all().column(0)[0].as_py())
 
     def _table(self, view: OfflineView) -> str:
         return identifier(f"{self.config.project}_{view.name}")

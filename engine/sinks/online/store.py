@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import polars as pl
 
@@ -32,6 +33,18 @@ class Store(Protocol):
         Raises:
             SinkError: the store cannot be reached or written; writing the same rows again is right.
         """
+
+
+class Removing(Store, Protocol):
+    """A store that entities can be removed from."""
+
+    config: StoreConfig
+
+    def stored(self, view: OfflineView, /) -> Iterator[Any]:
+        """The keys that are stored, of the view or of others of its entity too, encoded, in Arrow arrays."""
+
+    def remove(self, view: OfflineView, encoded: Any, /) -> int:
+        """Removes what is stored of the view for these keys, as if it had never been; gives for how many it was."""
 
 
 def open_store(config: StoreConfig, repo: FeatureRepo) -> Store:
