@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from engine.moments import to_moment
 CREATED = "created_timestamp"
 ROW, TIME, CODE, AT = "_row", "_time", "_code", "_at"  # columns of our own; keys are 0, 1 …
 BATCH = 1_000_000  # rows of files that are looked at together
+_THREADS = 2  # files that are read at the same time
 _SHIFT = 1 << 32  # a place is the file's number × this + the row's number in it
 _NO_TTL = 1 << 62
 
@@ -173,13 +175,31 @@ class Sweep:
         needed = [i for i in range(self._next, end) if self._can_match(i, moments)]
         self._next = max(self._next, end)
         keys = list(map(str, range(len(self._keys))))
-        for pieces in _batches([(i, self._past.parts[i]) for i in needed]):
-            read = pl.concat([self._read(*piece) for piece in pieces])
-            places = read.join(self._codes, on=keys, maintain_order="left").select(CODE, AT)
-            start = 0
-            for count, part in (places[AT] // _SHIFT).rle().struct.unnest().iter_rows():
-                yield part, places[start : start + count]
-                start += count
+        last = None  # keys, and where they are among the codes: often those of the next file too
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for pieces in _batches([(i, self._past.parts[i]) for i in needed]):
+                reads = list(pool.map(lambda piece: self._read(*piece), pieces))
+                same = [
+                    read.select(keys).equals(before.select(keys)) if before is not None else False
+                    for before, read in zip([last[0] if last else None, *reads], reads, strict=False)
+                ]
+                fresh = [read for read, is_same in zip(reads, same, strict=True) if not is_same]
+                joined = iter(self._joined(fresh, keys))
+                for (number, *_), read, is_same in zip(pieces, reads, same, strict=True):
+                    if not is_same or last is None:
+                        last = read, next(joined)
+                    yield number, last[1].select(CODE, read[AT].gather(last[1][ROW]))
+
+    def _joined(self, reads: Sequence[pl.DataFrame], keys: list[str]) -> list[pl.DataFrame]:
+        """Of each frame the rows that have one of the keys: their numbers in it, and the codes."""
+        if not reads:
+            return []
+        ends = pl.Series([0, *(read.height for read in reads)], dtype=pl.UInt32).cum_sum().to_list()
+        whole = pl.concat([read.select(keys) for read in reads]).with_row_index(ROW)
+        found = whole.join(self._codes, on=keys, maintain_order="left").select(ROW, CODE)
+        bounds = [int(found[ROW].search_sorted(end, side="left")) for end in ends]
+        starts = zip(ends, bounds, bounds[1:], strict=False)
+        return [found[low:high].with_columns(pl.col(ROW) - end) for end, low, high in starts]
 
     def _can_match(self, part: int, moments: pl.Series) -> bool:
         """Whether a row lies within the ttl of a file; also one to come, which is not before the last."""
@@ -209,7 +229,7 @@ def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFra
     if not parts.is_sorted():  # it is where entity rows in the order of time find all in the newest file
         hits = hits.sort(AT)
         parts = hits[AT] // _SHIFT
-    found, placed, start = [], [], 0
+    wanted, placed, start = [], [], 0
     for length, number in parts.rle().struct.unnest().iter_rows():
         part, mine = past.parts[number], hits[start : start + length]
         start += length
@@ -218,10 +238,12 @@ def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFra
             if size < part.rows:
                 inside = inside.filter(pl.col(AT).is_between(0, size - 1))
             if inside.height:
-                found.append(_read_values(past, part, first, size)[inside[AT]])
+                wanted.append((part, first, size, inside[AT]))
                 placed.append(inside[ROW])
-    if not found:
+    if not wanted:
         return pl.DataFrame(schema=dict(past.features)).clear(count)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda piece: _read_values(past, *piece), wanted))
     table = pl.concat(found, rechunk=True)  # gathering from pieces is slower than putting them together
     found.clear()
     order = pl.repeat(None, count, dtype=pl.UInt32, eager=True)
@@ -229,7 +251,8 @@ def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFra
     return table.select(column(name).gather(order) for name in past.features)
 
 
-def _read_values(past: Past, part: Part, start: int, count: int) -> pl.DataFrame:
+def _read_values(past: Past, part: Part, start: int, count: int, rows: pl.Series) -> pl.DataFrame:
+    """Of a piece of a file the features of some rows."""
     with reading_part(part) as path:
         frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
         schema = frame.collect_schema()
@@ -241,7 +264,8 @@ def _read_values(past: Past, part: Part, start: int, count: int) -> pl.DataFrame
             else exactly(name, dtype)
             for name, dtype in past.features.items()
         ]
-        return frame.slice(start, count).select(wanted).collect(engine="in-memory")
+        found: pl.DataFrame = frame.slice(start, count).select(wanted).collect(engine="in-memory")[rows]
+        return found
 
 
 @contextmanager
