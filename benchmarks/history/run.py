@@ -1,6 +1,6 @@
 """Features at one and at many as-ofs: ours against hand-written queries, one per as-of.
 
-    .venv/bin/python benchmarks/history/run.py [--events N] [--as-ofs N] [--runs N]
+    .venv/bin/python benchmarks/history/run.py [--events N] [--as-ofs N] [--runs N] [--only TEXT]
 
 Answers are compared before anything is timed.
 """
@@ -21,11 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import polars as pl
 from measure import Measurement, measure
+from pinned import Program
 from polars.testing import assert_frame_equal
 from reporting import about, spread, table
 from world import USERS, make
 
 ROOT = Path(__file__).parents[2]
+CONTENDERS = Path(__file__).parent / "contenders"
 WORK = ROOT / "benchmarks" / ".data" / "history"
 SAMPLED = 5  # as-ofs that are computed where each needs a scan; scaled to all
 INTRODUCTION = """\
@@ -39,6 +41,8 @@ as-of, as their documentation recommends (FILTER aggregates; columns first, then
 our query for single runs, which checks types and counts null keys first. Answers are compared (1e-9) before anything is
 timed. Each run is a fresh process; wall, CPU and memory are of the whole process, imports included. Contenders that
 need a scan per as-of compute the last {sampled} as-ofs; their time is multiplied by the number of as-ofs / {sampled}.
+`pandas` and `featuretools` run in environments of their own, written as their documentation advises (the links are in
+the scripts); at the smaller size featuretools is compared too.
 """
 
 
@@ -47,6 +51,7 @@ class Score:
     name: str
     command: tuple[str, ...]
     scale: float = 1.0
+    events: int = 0
     runs: list[Measurement] = field(default_factory=list)
 
     def seconds(self, what: str) -> list[float]:
@@ -56,14 +61,20 @@ class Score:
 def main() -> None:
     options = _options()
     begun, load = datetime.now(UTC), os.getloadavg()[0]
-    folder = WORK / str(options.events)
-    make(folder, options.events)
+    few = options.events // 10
     n = options.as_ofs
     scenarios: dict[str, list[Score]] = {
         f"user set, one as-of, {options.events:,} events": [
             Score("ours each", ("ours.py", "user", "1", "each")),
             Score("duckdb", ("duckdb_sql.py", "user", "1")),
             Score("polars", ("polars_scan.py", "user", "1")),
+            Score("pandas", ("pandas_frames.py", "user", "1")),
+        ],
+        f"user set, one as-of, {few:,} events": [
+            Score("ours each", ("ours.py", "user", "1", "each"), events=few),
+            Score("duckdb", ("duckdb_sql.py", "user", "1"), events=few),
+            Score("pandas", ("pandas_frames.py", "user", "1"), events=few),
+            Score("featuretools", ("featuretools_dfs.py", "user", "1"), events=few),
         ],
         f"user set, {n} daily as-ofs, {options.events:,} events": [
             Score("ours", ("ours.py", "user", str(n))),
@@ -75,11 +86,15 @@ def main() -> None:
             Score("duckdb", ("duckdb_sql.py", "mixed", str(SAMPLED)), n / SAMPLED),
         ],
     }
+    scenarios = {name: scores for name, scores in scenarios.items() if options.only in name}
     for name, scores in scenarios.items():
-        _compare(folder, scores)
+        for score in scores:
+            score.events = score.events or options.events
+            make(WORK / str(score.events), score.events)
+        _compare(scores)
         for _ in range(options.runs):
             for score in scores:
-                score.runs.append(_run(folder, score))
+                score.runs.append(_run(score))
                 last = score.runs[-1]
                 print(
                     f"{name}: {score.name}: {last.wall:.1f} s, {last.cpu:.1f} CPU s, {last.peak / 1e6:.0f} MB",
@@ -93,6 +108,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--as-ofs", type=int, default=30)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default="", help="the scenarios whose name holds this text")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent)
     return parser.parse_args()
 
@@ -101,15 +117,15 @@ def _out(score: Score) -> Path:
     return WORK / "out" / "-".join(score.command).replace(".py", "")
 
 
-def _run(folder: Path, score: Score) -> Measurement:
+def _run(score: Score) -> Measurement:
     out = _out(score)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     script, kind, count, *each = score.command
     command: list[str | Path] = [
-        sys.executable,
-        Path(__file__).parent / "contenders" / script,
-        folder,
+        _python(script),
+        CONTENDERS / script,
+        WORK / str(score.events),
         kind,
         count,
         out,
@@ -118,10 +134,21 @@ def _run(folder: Path, score: Score) -> Measurement:
     return measure([*command, *each], env=environment, cwd=out, log=out / "log.txt")
 
 
-def _compare(folder: Path, scores: list[Score]) -> None:
+def _python(script: str) -> Path:
+    """Of its own environment, if it names packages, which is made then."""
+    if not (CONTENDERS / script).read_text().startswith("# /// script"):
+        return Path(sys.executable)
+    program = Program(CONTENDERS / script)
+    why = program.install()
+    if why is not None:
+        raise SystemExit(f"{script}: {why}")
+    return program.python
+
+
+def _compare(scores: list[Score]) -> None:
     """The last as-ofs of every contender are those of the first."""
     for score in scores:
-        _run(folder, score)
+        _run(score)
     reference = scores[0]
     for score in scores[1:]:
         count = int(score.command[2])

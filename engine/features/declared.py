@@ -241,7 +241,7 @@ class _Compiler:
 
         def add(own: str, function: Any, over: str | None) -> str:
             aggregate = Aggregate(
-                own, function, EVENTS, over, window, None, where, offset, spec.tumbling, spec.n, spec.q
+                own, function, EVENTS, over, window, None, where, offset, spec.tumbling, spec.n, spec.q, spec.error
             )
             self.aggregates.append(aggregate)
             return identifier(own)
@@ -470,6 +470,8 @@ def _described(spec: AggregateSpec, where: str) -> str:
         text += f" over the last {'whole ' if spec.tumbling else ''}{spec.window}"
     if spec.offset:
         text += f" up to {spec.offset} before"
+    if spec.error:
+        text += f" within {spec.error:g}"
     if spec.function == "rate":
         text += f" per {spec.per or '1d'}"
     return f"{text} where {where}" if where else text

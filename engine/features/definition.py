@@ -110,6 +110,7 @@ class Aggregate:
         where: SQL condition, true for the rows that count.
         n: of ``last_n``: at most so many values.
         q: of ``quantile``: 0 to 1.
+        error: of ``count_distinct`` and ``quantile``: how far they may be off; see `engine.features.approximate`.
 
     An entity without rows has 0 for the counts and null for everything else.
     """
@@ -125,6 +126,7 @@ class Aggregate:
     tumbling: bool = False
     n: int | None = None
     q: float | None = None
+    error: float | None = None
 
     def bounds(self, as_of: int) -> tuple[int | None, int]:
         """The rows that count: later than the first moment (None: all) and not later than the second.
@@ -203,7 +205,8 @@ class FeatureView:
         roles = tuple(narrow for role in alone.roles if (narrow := alone._narrowed(role)))
         entity = alone._narrowed(alone.entity)
         parts = (alone.features, alone.aggregates, rows, entity, roles, alone.created_at, alone.known_by)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        text = repr(parts).replace(", error=None", "")  # so that what is exact has the hash that it had before
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _narrowed(self, role: Role) -> Role | None:
         """A role without what users' SQL reads of it for other features; None, where it is read for these only."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 from engine.duck import identifier
+from engine.features.approximate import call
 from engine.features.definition import DATETIME, Aggregate, Feature, FeatureView, Role, Rows, mentions
 from engine.types import EPOCH, FIRST_MOMENT, LAST_MOMENT, epoch_microseconds
 
@@ -230,12 +231,15 @@ def _aggregate(aggregate: Aggregate, role: Role, as_of: datetime, latest: int | 
         conditions.append(f"{identifier(column)} <= {moment_literal(end)}")
     if aggregate.value and aggregate.function in _IN_ORDER:
         conditions.append(f"({aggregate.value}) IS NOT NULL")
+    only = f" FILTER (WHERE {' AND '.join(conditions)})" if conditions else ""
+    if aggregate.error is not None:
+        return call(aggregate, only)
     return _CALLS[aggregate.function].format(
         value=aggregate.value or "*",
         moment=identifier(column or ""),
         n=aggregate.n,
         q=aggregate.q,
-        filter=f" FILTER (WHERE {' AND '.join(conditions)})" if conditions else "",
+        filter=only,
     )
 
 

@@ -20,8 +20,13 @@ def is_over_events(view: FeatureView, rows: Rows, aggregate: Aggregate) -> bool:
 
 
 def adds_up(aggregate: Aggregate) -> bool:
-    """Whether the aggregate's results over two sets of rows give that over both."""
+    """Whether the aggregate's results over two sets of rows give that over both, and take a few numbers."""
     return aggregate.function in _RUNNING
+
+
+def runs(aggregate: Aggregate) -> bool:
+    """Whether the aggregate is computed with running state: it adds up, or what it is estimated from does."""
+    return adds_up(aggregate) or aggregate.error is not None
 
 
 def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
@@ -37,7 +42,7 @@ def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
             if len(as_ofs) < MANY or not is_over_events(view, rows, aggregate):
                 found["per as-of"].append(_shown(view, aggregate))
             else:
-                found["running" if adds_up(aggregate) else "by entity"].append(_shown(view, aggregate))
+                found["running" if runs(aggregate) else "by entity"].append(_shown(view, aggregate))
         if rows.lookup:
             for way, names in ways(rows.lookup[0], as_ofs).items():
                 found[way] += names

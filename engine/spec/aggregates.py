@@ -22,6 +22,7 @@ ARGUMENTS: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "q": (("quantile",), True),
     "divisor": (("ratio",), True),
     "per": (("rate",), False),
+    "error": (("count_distinct", "quantile"), False),
 }
 WITHOUT_VALUE = ("time_since",)
 NEEDS_VALUE = tuple(f for f in FUNCTIONS if f not in ("count", "rate", *WITHOUT_VALUE))
@@ -95,6 +96,14 @@ class AggregateSpec(Spec):
     n: Annotated[int | None, Field(ge=1, le=10_000, description="last_n: how many")] = None
     q: Annotated[float | None, Field(ge=0, le=1, description="quantile: 0 to 1")] = None
     per: Annotated[DurationText | None, Field(description="rate: events per this span; default: 1d")] = None
+    error: Annotated[
+        float | None,
+        Field(
+            ge=0.005,
+            le=0.25,
+            description="count_distinct, quantile: approximate; standard error, or how far from a value, as a share",
+        ),
+    ] = None
     by: Annotated[BySpec | None, Field(description="one feature per value of a column")] = None
     default: Annotated[Default | None, Field(description="in place of null")] = None
 

@@ -58,6 +58,7 @@ def views(draw: st.DrawFn) -> FeatureView:
                 where=draw(st.sampled_from((None, "x > 1", "label = 'b'", "x IS NULL"))),
                 n=3 if function == "last_n" else None,
                 q=draw(st.sampled_from((0.0, 0.5, 0.9, 1.0))) if function == "quantile" else None,
+                error=draw(st.sampled_from((None, 0.02, 0.25))) if function in ("count_distinct", "quantile") else None,
                 **draw(st.sampled_from(SPANS)),
             )
         )

@@ -2,8 +2,9 @@
 
 Which plan an aggregate over events is computed by:
 
-- *running*: those that add up (count, sum, mean, min, max, std, var, first, last). The events are spilled by elementary
-  interval of time and walked in order, with running state per entity; windows slide over the states of intervals.
+- *running*: those that add up (count, sum, mean, min, max, std, var, first, last), and those with a stated error. The
+  events are spilled by elementary interval of time and walked in order, with running state per entity; windows slide
+  over the states of intervals.
 - *by entity*: those that need the rows (count_distinct, quantile, mode, last_n). The events are spilled by stripe of
   entities, and one stripe at a time gives the values at all as-ofs.
 - *per as-of*: all that is not over events, or asks for the as-of itself: one query for each as-of, over tables that
@@ -31,6 +32,7 @@ import polars as pl
 import pyarrow as pa
 
 from engine.duck import identifier
+from engine.features.approximate import most, seen
 from engine.features.definition import Aggregate, FeatureView, Rows, mentions
 from engine.features.history import buckets
 from engine.features.history.channels import to_series
@@ -40,7 +42,7 @@ from engine.features.history.spans import Span
 from engine.features.history.walk import Result, Walk
 from engine.features.inputs import Inputs, as_data_error
 from engine.features.query import as_of_macro, entity_ctes, given_name, known_entities, lookup_alias, view_query
-from engine.features.ways import adds_up, is_over_events
+from engine.features.ways import adds_up, is_over_events, runs
 from engine.types import epoch_microseconds
 
 _LEAST = 64  # MiB that DuckDB has
@@ -93,7 +95,7 @@ class History:
         for r in view.rows:
             looked_up = (self._split(r.lookup[0], lookup_alias(r)), r.lookup[1]) if r.lookup else None
             own = view.over(r)
-            timeless = [a for a in own if is_over_events(view, r, a)]
+            timeless = [replace(a, value=seen(a)) for a in own if is_over_events(view, r, a)]
             kinds = value_kinds(self._inputs, view, r, alias, timeless) if timeless else {}
             carried = carriable(timeless, kinds)
             if carried:
@@ -102,7 +104,8 @@ class History:
                 aggregates += moved
                 alone = replace(view, rows=(rows[-1],), aggregates=moved)
                 self._carried.append(Carried(alone, rows[-1], alias, moved, kinds))
-            if left := [a for a in own if a not in carried]:
+            names = {a.name for a in carried}
+            if left := [a for a in own if a.name not in names]:
                 rows.append(replace(r, lookup=looked_up))
                 aggregates += left
         return replace(view, rows=tuple(rows), aggregates=tuple(aggregates))
@@ -173,7 +176,7 @@ class _Carrier:
 
     def __enter__(self) -> _Carrier:
         try:
-            if not all(map(adds_up, self._carried.aggregates)):
+            if not all(map(runs, self._carried.aggregates)):
                 threading.Thread(target=buckets.load, daemon=True).start()  # while the rows are read
             self._events.scan(self._history._inputs)
             self._compute()
@@ -203,10 +206,13 @@ class _Carrier:
         history, aggregates = self._history, self._carried.aggregates
         subjects = {(a.value, a.where, a.function, Span.of(a)) for a in aggregates if adds_up(a)}
         running = sum((_kept(span, history._moments) + 3) * _STATE_BYTES for *_, span in subjects)
+        rows = history._inputs.counts[self._carried.rows.role].rows
+        for a in (a for a in aggregates if a.error is not None):
+            numbers = min(most(a), rows / max(entities, 1))  # an entity has as many as it has rows, or fewer
+            running += math.ceil((_kept(Span.of(a), history._moments) + 3) * _STATE_BYTES * (1 + numbers))
         groups = max(1, math.ceil(entities * running / history._budget))
         stripes = 1
-        if by_entity := [a for a in aggregates if not adds_up(a)]:
-            rows = history._inputs.counts[self._carried.rows.role].rows
+        if by_entity := [a for a in aggregates if not runs(a)]:
             values = len(history._moments) * entities * 24 * max(a.n or 1 for a in by_entity)
             stripes = math.ceil((rows * _ROW_BYTES + values) / (history._budget // 2))
         stripes = min(max(stripes, groups), max(entities, 1), 4096)
@@ -217,7 +223,7 @@ class _Carrier:
     def _compute(self) -> None:
         """All that is not computed while the as-ofs are walked."""
         moments, events = self._history._moments, self._events
-        if not all(map(adds_up, self._carried.aggregates)):
+        if not all(map(runs, self._carried.aggregates)):
             with ThreadPoolExecutor(2) as pool:
                 for done in [
                     pool.submit(buckets.compute, events, stripe, moments, self._results)

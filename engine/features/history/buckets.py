@@ -15,7 +15,7 @@ from engine.errors import MissingExtra
 from engine.features.definition import Aggregate
 from engine.features.history.results import Results
 from engine.features.history.rows import Events, Records
-from engine.features.ways import adds_up
+from engine.features.ways import runs
 
 Array = npt.NDArray[Any]
 _FIRST = np.iinfo(np.int64).min
@@ -26,7 +26,7 @@ def compute(events: Events, stripe: int, as_ofs: Sequence[int], results: Results
     records = events.read(stripe, 0, len(events.intervals))
     ids = np.arange(stripe, events.entities, events.stripes)
     subjects: dict[Any, _Rows] = {}
-    for aggregate in itertools.filterfalse(adds_up, events.carried.aggregates):
+    for aggregate in itertools.filterfalse(runs, events.carried.aggregates):
         subject = aggregate.value, aggregate.where
         if subject not in subjects:
             subjects[subject] = _Rows(records, aggregate, len(ids), events.stripes)

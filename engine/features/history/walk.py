@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from engine.features.definition import Aggregate
 from engine.features.history.rows import Events, Records
+from engine.features.history.sketches import estimate, sketch_of
 from engine.features.history.sliding import Sliding
 from engine.features.history.spans import Span
-from engine.features.history.states import KINDS, Seen, State, result
-from engine.features.ways import adds_up
+from engine.features.history.states import KINDS, Kind, Seen, State, result
+from engine.features.ways import runs
 
 Array = npt.NDArray[Any]
 Result = tuple[Array, Array | None]  # values; where there is one: None, everywhere
@@ -29,12 +30,12 @@ class Walk:
     def __init__(self, events: Events, as_ofs: Sequence[int], stripes: tuple[int, int]) -> None:
         self._events, self._as_ofs = events, as_ofs
         self._first, self._last = stripes
-        self.aggregates = [a for a in events.carried.aggregates if adds_up(a)]
+        self.aggregates = [a for a in events.carried.aggregates if runs(a)]
         self.ids = np.sort(
             np.concatenate([np.arange(s, events.entities, events.stripes) for s in range(self._first, self._last)])
         )
         self._sliding = {
-            subject: Sliding(KINDS[aggregate.function], Span.of(aggregate), as_ofs)
+            subject: Sliding(_kind(aggregate), Span.of(aggregate), as_ofs)
             for aggregate in self.aggregates
             if (subject := _subject(aggregate))
         }
@@ -62,7 +63,7 @@ class Walk:
         values = {}
         for aggregate in self.aggregates:
             subject = _subject(aggregate)
-            key = (aggregate.function, subject)
+            key = (aggregate.function, aggregate.q, subject)
             if key not in found:
                 found[key] = self._result(aggregate, self._sliding[subject].value())
             values[aggregate.name] = found[key]
@@ -70,9 +71,9 @@ class Walk:
 
     def _result(self, aggregate: Aggregate, state: State | None) -> Result:
         if state is not None:
-            return result(aggregate.function, state)
+            return result(aggregate.function, state) if aggregate.error is None else estimate(aggregate, state)
         nothing = np.zeros(len(self.ids), np.int64)
-        return (nothing, None) if aggregate.function == "count" else (nothing, np.zeros(len(self.ids), bool))
+        return (nothing, None) if aggregate.function.startswith("count") else (nothing, np.zeros(len(self.ids), bool))
 
     def _take(self, interval: int, end: int) -> None:
         states: dict[Any, State] = {}
@@ -93,12 +94,16 @@ class Walk:
             if not chosen.any():
                 return None
             ids, moments, values = ids[chosen], moments[chosen], values[chosen]
-        return KINDS[aggregate.function].of(Seen(ids, values, moments), len(self.ids))
+        return _kind(aggregate).of(Seen(ids, values, moments), len(self.ids))
+
+
+def _kind(aggregate: Aggregate) -> Kind:
+    return KINDS[aggregate.function] if aggregate.error is None else sketch_of(aggregate)
 
 
 def _state(aggregate: Aggregate) -> tuple[Any, ...]:
     """Aggregates of which this is the same carry the same states."""
-    return KINDS[aggregate.function], aggregate.value, aggregate.where
+    return _kind(aggregate), aggregate.value, aggregate.where
 
 
 def _subject(aggregate: Aggregate) -> tuple[Any, ...]:
