@@ -277,7 +277,11 @@ def test_gc_drops_what_nothing_names(maestro: Maestro, shop: Path) -> None:
     assert not (shop / ".maestro/landing/shop/gone").exists()
     assert other.exists()
     said = maestro("gc", "shop.yaml")
-    assert (said.code, said.out, said.err) == (0, "dropped 0 superseded tables; 0 files, 0.0 MiB in all\n", "")
+    assert (said.code, said.out, said.err) == (
+        0,
+        "dropped 0 superseded tables; 0 files, 0.0 MiB in all; 0 old profiles\n",
+        "",
+    )
     assert maestro("gc", "shop.yaml", "-q").out == ""
 
 
