@@ -53,7 +53,7 @@ def collect(
     Args:
         landing: the pipeline's landing folder.
         quarantine: the pipeline's quarantine folder.
-        remember: profiles that are kept whatever their age; the others go ``retention`` after their run. None: all stay.
+        remember: profiles that stay whatever their age; others go ``retention`` after their run. None: all stay.
         remote: the store that landed files are kept in; None: there is none.
         sources: those that the pipeline declares; what belongs to others is dropped. None: all.
     """
@@ -77,8 +77,9 @@ def collect(
     profiles = 0
     if remember:
         since = min(since or datetime.now(UTC), datetime.now(UTC) - timedelta(days=remember.days))
-        asked = {"newest": remember.newest, "since": since, "runs": remember.runs}
-        profiles = ledger.forget_profiles(pipeline, sources=sources, **asked)
+        profiles = ledger.forget_profiles(
+            pipeline, sources=sources, newest=remember.newest, since=since, runs=remember.runs
+        )
     ledger.hold()
     count = size = 0
     for path in there:

@@ -291,7 +291,7 @@ class Ledger(Database):
         sources: Collection[str] | None,
         newest: int,
         since: datetime,
-        runs: Collection[str] = (),
+        runs: Collection[str],
     ) -> int:
         """Drops old profiles, see `engine.ledger.profiles.forget`; gives how many."""
         with self._write() as connection:

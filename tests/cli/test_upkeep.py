@@ -272,7 +272,7 @@ def test_gc_drops_what_nothing_names(maestro: Maestro, shop: Path) -> None:
     other = shop / ".maestro/landing/another/s/x.parquet"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"of another pipeline")
-    assert maestro("gc", "shop.yaml", "--json").json == {"tables": 0, "files": 1, "bytes": 5}
+    assert maestro("gc", "shop.yaml", "--json").json == {"tables": 0, "files": 1, "bytes": 5, "profiles": 0}
     assert landed(shop) == before
     assert not (shop / ".maestro/landing/shop/gone").exists()
     assert other.exists()
