@@ -1,17 +1,47 @@
-"""The baselines that runs of a pipeline have kept."""
+"""The baselines that runs of a pipeline have kept, and how long they keep them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+from engine.checks.anomaly import LOOK_BACK
+from engine.checks.drift import Drift
 from engine.drift import Baseline, Nothing, Past, from_files
 from engine.ledger import KeptProfile, Ledger
 from engine.plan import Plan
 from engine.profile import Profile, together
 from engine.spec import DriftBaseline
 from engine.types import parse_moment
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Which profiles the checks of a pipeline may ask for, of each source.
+
+    Attributes:
+        newest: so many of those that were accepted last.
+        days: all that are no older.
+        runs: those that are named.
+    """
+
+    newest: int = LOOK_BACK
+    days: int = 0
+    runs: frozenset[str] = frozenset()
+
+
+def remembered(plan: Plan) -> Remembered:
+    """What is kept of profiles whatever their age."""
+    suites = plan.suites.values()
+    anomalies = [anomaly.runs for suite in suites for anomaly in suite.anomalies]
+    baselines = [check.spec.baseline for suite in suites for check in suite.checks if isinstance(check, Drift)]
+    weeks = max((declared.weekday or 0 for declared in baselines), default=0)
+    newest = max([LOOK_BACK, *anomalies, *(declared.last or 0 for declared in baselines), 7 * weeks])
+    # One more than is looked back on: the run that asks has kept its own by then.
+    runs = frozenset(declared.run for declared in baselines if declared.run)
+    return Remembered(newest + 1, 7 * (weeks + 1) if weeks else 0, runs)
 
 
 def past_of(ledger: Ledger | None, plan: Plan, source: str, moment: datetime, run_id: str | None = None) -> Past:

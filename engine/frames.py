@@ -181,13 +181,15 @@ def exactly(name: str, dtype: pl.DataType) -> pl.Expr:
     return column(name).map_batches(made, return_dtype=dtype, is_elementwise=True)
 
 
-def batches(frame: pl.LazyFrame, columns: Sequence[str], name: str = "the data") -> Generator[tuple[int, pl.DataFrame]]:
-    """The rows in order, with the number of the first of each batch.
+def batches(
+    frame: pl.LazyFrame, columns: Sequence[str], name: str = "the data", *, rows: int = BATCH_ROWS
+) -> Generator[tuple[int, pl.DataFrame]]:
+    """The rows in order, with the number of the first of each batch; of wide tables, fewer than ``rows`` at a time.
 
     Raises:
         DataError: they cannot be read.
     """
-    size = min(BATCH_ROWS, max(1_000, _BATCH_CELLS // max(1, len(columns))))
+    size = min(rows, max(1_000, _BATCH_CELLS // max(1, len(columns))))
     offset = 0
     chosen = frame.select([column(name) for name in columns])
     with reading(name):

@@ -118,6 +118,7 @@ def collect_files(plan: Plan, retention: Duration | None) -> Collected:
     Raises:
         LedgerError: a run is at work.
     """
+    from engine.baselines import remembered
     from engine.intake import remote_of
 
     sources = {source.name for source in plan.sources}
@@ -130,6 +131,7 @@ def collect_files(plan: Plan, retention: Duration | None) -> Collected:
             sources=sources,
             retention=retention,
             remote=remote_of(plan),
+            remember=remembered(plan),
         )
 
 

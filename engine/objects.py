@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from engine.errors import MissingExtra, SinkError
-from engine.s3 import DEFAULT_REGION, is_of_the_store, open_client
+from engine.s3 import DEFAULT_REGION, Bucket
 from engine.spec import StoreSpec, secrets_of
 from engine.types import redact
 
@@ -30,7 +30,7 @@ class Objects:
     def __init__(self, spec: StoreSpec, setting: str) -> None:
         self._spec, self._setting = spec, setting
         self.url = spec.path.rstrip("/")
-        self._root = self.url.removeprefix("s3://")
+        self._bucket, _, self._root = self.url.removeprefix("s3://").partition("/")
 
     @property
     def secrets(self) -> frozenset[str]:
@@ -57,9 +57,9 @@ class Objects:
             SinkError: the store refuses, or cannot be reached.
         """
         with self._worded():
-            self._client.put_file(str(path), self._at(name))
-            there = self._client.info(self._at(name))
-            tag = str(there.get("ETag", "")).strip('"')
+            self._store.put(path, self._at(name))
+            there = self._store.info(self._at(name))
+            tag = there["ETag"] or ""
             if there["size"] != path.stat().st_size or ("-" not in tag and tag != _md5(path)):
                 raise SinkError(
                     f"{self.url}/{name} is not what was written: {there['size']} bytes",
@@ -79,7 +79,7 @@ class Objects:
         try:
             with self._worded():
                 try:
-                    self._client.get_file(self._at(name), str(copy))
+                    self._store.fetch(self._at(name), copy)
                 except FileNotFoundError:
                     return False
             with copy.open("rb") as handle:
@@ -96,7 +96,7 @@ class Objects:
         Raises:
             SinkError: it cannot be read.
         """
-        with self._worded(), self._client.open(self._at(name), "rb") as handle:
+        with self._worded(), self._store.open(self._at(name)) as handle:
             yield handle
 
     def names(self, under: str) -> set[str]:
@@ -106,9 +106,8 @@ class Objects:
             SinkError: the store cannot be read.
         """
         with self._worded():
-            self._client.call_s3("head_bucket", Bucket=self._root.partition("/")[0])  # find takes no notice of errors
-            found = self._client.find(self._at(under))
-        return {path.removeprefix(f"{self._root}/") for path in found}
+            found = self._store.under(self._at(under))
+        return {key[len(self._at("")) :] for key in found}
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes objects; those that are gone are no error.
@@ -118,14 +117,15 @@ class Objects:
         """
         if paths := [self._at(name) for name in names]:
             with self._worded():
-                self._client.rm(paths)
+                self._store.remove(paths)
 
     def _at(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self._root}/{name}" if self._root else name
 
     @cached_property
-    def _client(self) -> Any:
-        return open_client(self._spec, f"{self._setting} in S3", seconds=SECONDS, attempts=ATTEMPTS)
+    def _store(self) -> Bucket:
+        what = f"{self._setting} in S3"
+        return Bucket(self._spec, self._bucket, what, seconds=SECONDS, retries=ATTEMPTS - 1)
 
     @contextmanager
     def _worded(self) -> Iterator[None]:
@@ -134,10 +134,10 @@ class Objects:
         except (SinkError, MissingExtra):
             raise
         except Exception as error:
-            if not is_of_the_store(error) and not isinstance(error, ValueError):
+            if not isinstance(error, OSError | ValueError):
                 raise
             text, fix = " ".join(str(error).split())[:300], "check endpoint_url and region, and that the store is up"
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) and "NoSuchBucket" in text:
                 text, fix = "there is no such bucket", "create it, or correct path"
             elif isinstance(error, PermissionError):
                 text, fix = "access is refused", "check access_key, secret_key, and what they may do there"

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.baselines import remembered
 from engine.bulletin import conclude
 from engine.errors import LedgerError, MaestroError, UsageError, did_you_mean, is_interrupt
 from engine.extraction import Extraction
@@ -255,6 +256,7 @@ class _Run:
             self.plan.quarantine,
             retention=self.plan.retention,
             remote=self.intake.remote,
+            remember=remembered(self.plan),
         )
 
     def _about(self, subject: str, facts: Mapping[str, Any]) -> dict[str, Any]:

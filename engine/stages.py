@@ -17,6 +17,7 @@ from engine.outcome import Balance, Carried, SourceReport
 from engine.plan import Plan, SourcePlan
 from engine.progress import Progress
 from engine.sources import Shared, open_source, reading
+from engine.sources.threads import give_back
 
 if TYPE_CHECKING:
     from engine.checks import Report
@@ -138,8 +139,10 @@ def judge(
     profiler = _profiler(source, rows) if profiled else None
     if suite is None:
         if profiler:
-            for _, batch in batches(rows.scan(), profiler.columns, source.name):
-                profiler.add(batch)
+            give_back()  # what landing took
+            for part in rows.parts():
+                for _, batch in batches(part, profiler.columns, source.name, rows=profiler.batch_rows):
+                    profiler.add(batch)
         return _judged(source, table, table, balance=_Sums(table, newness).balance(), profiler=profiler)
     path = files.new_path(make_folder(aside.folder), "checks") if aside.folder and suite.sets_aside else None
     found = suite.judge(

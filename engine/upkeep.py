@@ -6,26 +6,30 @@ import hashlib
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.ledger import Ledger, Quarantined, Read
 from engine.steps import reached
 from engine.types import Duration, parse_moment
 
+if TYPE_CHECKING:
+    from engine.baselines import Remembered
+
 
 @dataclass(frozen=True)
 class Collected:
-    """What was dropped: tables that later ones supersede, and files that nothing names."""
+    """What was dropped: tables that later ones supersede, files that nothing names, profiles that no check asks for."""
 
     tables: int
     files: int
     bytes: int
+    profiles: int
 
     def to_dict(self) -> dict[str, int]:
-        return {"tables": self.tables, "files": self.files, "bytes": self.bytes}
+        return {"tables": self.tables, "files": self.files, "bytes": self.bytes, "profiles": self.profiles}
 
 
 def collect(
@@ -37,6 +41,7 @@ def collect(
     sources: Collection[str] | None = None,
     retention: Duration | None = None,
     remote: Kept | None = None,
+    remember: Remembered | None = None,
 ) -> Collected:
     """Drops what no later run needs; the caller holds the pipeline's lease.
 
@@ -48,6 +53,7 @@ def collect(
     Args:
         landing: the pipeline's landing folder.
         quarantine: the pipeline's quarantine folder.
+        remember: profiles that stay whatever their age; others go ``retention`` after their run. None: all stay.
         remote: the store that landed files are kept in; None: there is none.
         sources: those that the pipeline declares; what belongs to others is dropped. None: all.
     """
@@ -68,6 +74,12 @@ def collect(
     pieces = ledger.unfinished_pieces(pipeline)
     named |= {file.path for piece in pieces for file in (*piece.files, *piece.quarantined)}
     named |= {entry.file.path for entry in ledger.quarantined(pipeline) if _is_kept(entry, since)}
+    profiles = 0
+    if remember:
+        since = min(since or datetime.now(UTC), datetime.now(UTC) - timedelta(days=remember.days))
+        profiles = ledger.forget_profiles(
+            pipeline, sources=sources, newest=remember.newest, since=since, runs=remember.runs
+        )
     ledger.hold()
     count = size = 0
     for path in there:
@@ -82,7 +94,7 @@ def collect(
     if remote:
         remote.drop_unnamed(named, listed)
     reached("landing.collected")
-    return Collected(len(superseded), count, size)
+    return Collected(len(superseded), count, size, profiles)
 
 
 class Kept(Protocol):

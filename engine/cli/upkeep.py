@@ -93,6 +93,7 @@ def _gc(options: argparse.Namespace) -> int:
         show_json(found.to_dict())
     elif not options.quiet:
         show(
-            f"dropped {found.tables:,} superseded tables; {found.files:,} files, {found.bytes / 2**20:,.1f} MiB in all"
+            f"dropped {found.tables:,} superseded tables; {found.files:,} files, {found.bytes / 2**20:,.1f} MiB in all;"
+            f" {found.profiles:,} old profiles"
         )
     return 0

@@ -108,6 +108,12 @@ class Rows:
                 frames += [files.scan(paths[part.file]).slice(part.first, part.rows) for part in parts]
         return pl.concat(frames) if frames else files.scan(paths[0]).head(0)
 
+    def parts(self) -> Iterator[pl.LazyFrame]:
+        """The rows file by file: of one scan of all, Polars holds some files decoded."""
+        for part in self.slices:
+            whole = files.scan(self.table.paths[part.file])
+            yield whole if self._is_whole(part) else whole.slice(part.first, part.rows)
+
     def _is_whole(self, part: Slice) -> bool:
         return part.rows == self.table.files[part.file].rows
 

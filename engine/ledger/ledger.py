@@ -284,6 +284,19 @@ class Ledger(Database):
         with self._read() as connection:
             return profiling.kept(connection, pipeline, source, run_id=run_id, accepted=accepted, newest=newest)
 
+    def forget_profiles(
+        self,
+        pipeline: str,
+        *,
+        sources: Collection[str] | None,
+        newest: int,
+        since: datetime,
+        runs: Collection[str],
+    ) -> int:
+        """Drops old profiles, see `engine.ledger.profiles.forget`; gives how many."""
+        with self._write() as connection:
+            return profiling.forget(connection, pipeline, sources=sources, newest=newest, since=since, runs_kept=runs)
+
     # --- fits and published files -----------------------------------------------------------------------------------
 
     def fit(self, pipeline: str, view: str, version: int | None = None) -> tuple[int, dict[str, Any]] | None:

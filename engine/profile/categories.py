@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ class Categories:
         if found.height > 4 * KEPT:  # many more than are kept
             found = found.top_k(4 * KEPT, by="n")
             self.missed += int(found["n"].min())  # type: ignore[arg-type]
-        self._take(found)
+        self.take(found.iter_rows())
 
     def sift(self, values: pl.Series, hashes: NDArray[np.uint64]) -> None:
         """Counts those of the values, none of them null and given with their hashes, that may be frequent."""
@@ -41,11 +42,13 @@ class Categories:
         self.missed += fewest
         if full.any():
             values = values if full.all() else values.filter(pl.Series(full[buckets]))
-            self._take(values.rename("value").value_counts(name="n").filter(pl.col("n") > fewest))
+            self.take(values.rename("value").value_counts(name="n").filter(pl.col("n") > fewest).iter_rows())
 
-    def _take(self, found: pl.DataFrame) -> None:
-        for value, n in found.iter_rows():
-            self.counts[value] = self.counts.get(value, 0) + n
+    def take(self, found: Iterable[tuple[str, int]]) -> None:
+        """Values and how often each occurs; none is counted that does not."""
+        for value, n in found:
+            if n:
+                self.counts[value] = self.counts.get(value, 0) + n
         self._bound()
 
     def _bound(self) -> None:

@@ -122,6 +122,8 @@ class Profiler:
         self._rows = 0
         self._columns = {name: _empty(name, dtype) for name, dtype in self._types.items()}
 
+    batch_rows = 65_536  # larger batches take more memory, and no less time
+
     @property
     def columns(self) -> list[str]:
         """Whose values are looked at."""
@@ -166,7 +168,7 @@ def profile_of(data: Any, pii: Iterable[str] = (), *, exact: bool = False, disti
     with opened(data) as frame:
         with reading():
             made = Profiler(frame.collect_schema(), pii, distinct=distinct)
-        with closing(batches(frame, made.columns)) as found:
+        with closing(batches(frame, made.columns, rows=made.batch_rows)) as found:
             for _, batch in found:
                 made.add(batch)
         return counted(frame, made.profile()) if exact else made.profile()
@@ -213,7 +215,11 @@ def _add(found: ColumnProfile, values: pl.Series, distinct: bool) -> None:
     else:
         count = len(values)
         if found.categories is not None and count:
-            _add_texts(found, found.categories, values.cast(pl.String), distinct)
+            if found.kind == "bool":
+                true = int(values.sum())
+                found.categories.take((("true", true), ("false", count - true)))
+            else:
+                _add_texts(found, found.categories, values.cast(pl.String), distinct)
     found.count += count
     found.nulls += rows - count
 

@@ -17,6 +17,7 @@ FLOAT = r"^[-+]?(?:[0-9]*\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|[0-9
 BOOLEAN = r"^(?i-u:true|false)$"
 _INTEGER, _FLOAT = re.compile(INTEGER[1:-1]), re.compile(FLOAT[1:-1])
 _BOOLEAN = re.compile("true|false", re.IGNORECASE | re.ASCII)
+_WRITTEN = ("true", "false")
 EXACT = 2**53  # the largest integer up to which Float64 holds every one
 EXACT_DIGITS = len(str(EXACT)) - 1  # a field this long is no larger
 
@@ -74,7 +75,7 @@ class Column:
         least, most = pc.min_max(digits).as_py().values()
         if least < ord("-") or most > ord("9"):
             return None
-        points = text.to_pybytes().count(b".")
+        points = int((pl.Series(digits) == ord(".")).sum())
         fraction = points == len(block) - block.null_count  # in each, for a number has no second one
         if not fraction and (points or self.type is pl.Float64):
             return None
@@ -110,6 +111,10 @@ class Column:
         if self.type in (None, pl.Int64) and kind is pl.Int64 and self._are_integers(fields, block):
             return pl.Int64
         if self.type in (None, pl.Boolean) and kind is pl.Boolean:
+            true, false = (fields == word for word in _WRITTEN)
+            if int(true.sum()) + int(false.sum()) == fields.len():  # in the usual way
+                self._values = true if fields.len() == block.len() else None
+                return pl.Boolean
             return pl.String if _others(fields, BOOLEAN).len() else pl.Boolean
         if self.type is pl.Boolean:
             return pl.String

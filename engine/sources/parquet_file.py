@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from engine.sources.formats import Job, Part, beyond, check_shape, gathered
 
-BATCH_ROWS = 16_384
+BATCH_ROWS = 32_768
 BATCH_BYTES = 32 * 2**20
 PROBED_ROWS = 16
 HARMLESS_BYTES = 2**14  # of a row group: as often as a text of it may stand in a batch, it takes little memory

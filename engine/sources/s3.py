@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from engine.errors import MaestroError, SourceError, TransientSourceError
-from engine.s3 import is_of_the_store, open_client
+from engine.s3 import Bucket
 from engine.sources import Chunk, Reading, Request
 from engine.sources.file_reading import FileReading
 from engine.sources.store import RemoteStore
@@ -31,15 +31,18 @@ class S3Source:
     def open(self, request: Request) -> AbstractContextManager[Reading]:
         """See `engine.sources.Source.open`."""
         spec = self._spec
+        # RemoteStore calls again where a call fails.
+        bucket = Bucket(spec, spec.bucket, "reading S3", seconds=spec.timeout_seconds, retries=0)
         store = RemoteStore(
             self._name,
-            open_client(spec, "reading S3", seconds=spec.timeout_seconds, attempts=0),  # RemoteStore calls again
-            f"{spec.bucket}/{spec.key}",
-            "s3://",
+            bucket,
+            spec.key,
+            f"s3://{spec.bucket}/",
             retries=spec.max_retries,
             timeout=spec.timeout_seconds,
             worded=self._worded,
             limit=spec.limits.bytes,
+            read=bucket.read,
         )
         return FileReading(self._name, spec, spec.key, store, request, self._texts)
 
@@ -52,7 +55,7 @@ class S3Source:
         """Words what the store and the way to it say."""
         if isinstance(error, FileNotFoundError):
             return self._error(
-                "nothing is there" if "bucket" not in str(error) else "there is no such bucket",
+                "nothing is there" if "NoSuchBucket" not in str(error) else "there is no such bucket",
                 code="source.no_match",
                 fix="correct bucket and key; * ? [] and ** are expanded in a key",
             )
@@ -64,13 +67,13 @@ class S3Source:
             )
         if isinstance(error, MaestroError) or not isinstance(error, Exception):
             return error
-        if isinstance(error, ValueError) or "not a valid URI" in str(error):
+        if isinstance(error, ValueError):
             return self._error(
                 f"no request can be made: {' '.join(str(error).split())[:300]}",
                 code="source.invalid_request",
                 fix="check endpoint_url, region, bucket and key for characters that do not belong there",
             )
-        if not is_of_the_store(error):
+        if not isinstance(error, OSError):
             return error
         return self._error(
             f"the store cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}",

@@ -272,12 +272,16 @@ def test_gc_drops_what_nothing_names(maestro: Maestro, shop: Path) -> None:
     other = shop / ".maestro/landing/another/s/x.parquet"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"of another pipeline")
-    assert maestro("gc", "shop.yaml", "--json").json == {"tables": 0, "files": 1, "bytes": 5}
+    assert maestro("gc", "shop.yaml", "--json").json == {"tables": 0, "files": 1, "bytes": 5, "profiles": 0}
     assert landed(shop) == before
     assert not (shop / ".maestro/landing/shop/gone").exists()
     assert other.exists()
     said = maestro("gc", "shop.yaml")
-    assert (said.code, said.out, said.err) == (0, "dropped 0 superseded tables; 0 files, 0.0 MiB in all\n", "")
+    assert (said.code, said.out, said.err) == (
+        0,
+        "dropped 0 superseded tables; 0 files, 0.0 MiB in all; 0 old profiles\n",
+        "",
+    )
     assert maestro("gc", "shop.yaml", "-q").out == ""
 
 

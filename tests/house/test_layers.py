@@ -68,7 +68,7 @@ HOMES = {
     },
     "feast": {"engine.sinks.feast", "engine.offline_source", "engine.offline_store"},
     "aiohttp": {"engine.sources.file"},
-    "fsspec": {"engine.sources.file", "engine.sources.store"},
+    "fsspec": {"engine.s3", "engine.sources.file", "engine.sources.store"},
     "httpx": {"engine.sources.http", "engine.alerts"},
     "mmh3": {"engine.sinks.online.redis"},
     "numba": {"engine.drift.kernels", "engine.features.history.kernels"},
@@ -78,7 +78,7 @@ HOMES = {
     "pymysql": {"engine.sources.mysql_session"},
     "redis": {"engine.sinks.online.redis"},
     "rich": {"engine.report"},
-    "s3fs": {"engine.s3"},
+    "obstore": {"engine.s3"},
     "sqlalchemy": {"engine.ledger"},
     "yaml": {"engine.document"},
 }
@@ -128,7 +128,18 @@ WITHOUT_FRAMES = {
 }
 HEAVY = {
     *("polars", "_polars_runtime_32", "duckdb", "_duckdb", "pyarrow", "feast", "pandas", "numpy", "sqlalchemy"),
-    *("httpx", "fsspec", "rich", "s3fs", "connectorx", "adbc_driver_manager", "botocore", "pymysql", "psycopg"),
+    *(
+        "httpx",
+        "fsspec",
+        "rich",
+        "obstore",
+        "boto3",
+        "connectorx",
+        "adbc_driver_manager",
+        "botocore",
+        "pymysql",
+        "psycopg",
+    ),
     *("redis", "mmh3", "numba"),
 }
 

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine import Pipeline, Profile, profile_of, run_pipeline, steps
+from engine.baselines import Remembered, remembered
 from engine.checks import Suite
 from engine.config import load_validation
 from engine.errors import ConfigError, SourceError, UsageError
-from engine.history import profiles_of
+from engine.history import collect_files, profiles_of
 from engine.ledger import Ledger
+from engine.ledger.profiles import forget
+from engine.ledger.tables import metadata, profiles, runs
 from engine.plan import compile_plan
 from engine.profile import together
 from engine.suggestion import suggest
+from engine.types import Duration, iso
 from tests.run.world import USERS
 
 ROWS = pl.DataFrame({"id": [1, 2, 3, 4], "score": [1.0, 2.0, None, 400.0], "name": ["a", "b", "b", "b"]})
@@ -55,6 +63,74 @@ def test_profile_false_keeps_none(tmp_path: Path) -> None:
     with Ledger(tmp_path / ".maestro") as book:
         assert len(book.profiles("shop")) == 1
         assert book.profiles("shop", newest=0) == book.profiles("other") == []
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3), st.booleans()), max_size=12),
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.sets(st.integers(0, 11), max_size=2),
+    st.sampled_from([None, ["a"]]),
+)
+def test_old_profiles_are_forgotten(
+    made: list[tuple[str, int, bool]], newest: int, since: int, named: set[int], sources: list[str] | None
+) -> None:
+    """Against a slow oracle; ``made`` are source, age in days and whether it was accepted, oldest run first."""
+    made = sorted(made, key=lambda one: -one[1])
+    expected = []
+    for i, (source, age, _) in enumerate(made):
+        later = [accepted for of, _, accepted in made[i + 1 :] if of == source]
+        asked = sum(later) < newest and source in (sources or "ab")
+        if asked or age <= since or i in named:
+            expected.append(f"r{i}")
+    engine = sa.create_engine("sqlite://")
+    metadata.create_all(engine)
+    now = datetime(2026, 1, 9, tzinfo=UTC)
+    with engine.begin() as connection:
+        for i, (source, age, accepted) in enumerate(made):
+            days = {"created_at": iso(now - timedelta(days=age)), "state": "accepted" if accepted else "blocked"}
+            filled = {c.name: 0 if isinstance(c.type, sa.Integer) else "" for c in runs.c if not c.nullable}
+            about = {"run_id": f"r{i}", "created_timestamp": days["created_at"], "epoch": i}
+            connection.execute(runs.insert().values({**filled, **about}))
+            mine = {"pipeline": "p", "source": source, "run_id": f"r{i}", "read_id": "x", "rows": 1, "profile": {}}
+            connection.execute(profiles.insert().values({**mine, **days}))
+        gone = forget(
+            connection,
+            "p",
+            sources=sources,
+            newest=newest,
+            since=now - timedelta(days=since),
+            runs_kept={f"r{i}" for i in named},
+        )
+        left = connection.execute(sa.select(profiles.c.run_id)).scalars().all()
+    assert sorted(left) == sorted(expected)
+    assert gone == len(made) - len(expected)
+    engine.dispose()
+
+
+def test_runs_forget_profiles_that_no_check_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.baselines.LOOK_BACK", 1)
+    ran = [run_pipeline(shop(tmp_path)).run_id for _ in range(4)]
+    with Ledger(tmp_path / ".maestro") as book:
+        assert [p.run_id for p in book.profiles("shop")] == ran[2:]
+    run_pipeline(shop(tmp_path, retention="9d"))
+    plan = compile_plan(shop(tmp_path))
+    assert collect_files(plan, Duration("9d")).profiles == 0
+    assert collect_files(plan, None).profiles == 1
+
+
+def test_what_checks_look_back_on_is_remembered(tmp_path: Path) -> None:
+    assert remembered(compile_plan(shop(tmp_path))) == Remembered(57, 0)
+    asked = {
+        "weekday": (9, Remembered(64, 70)),
+        "last": (70, Remembered(71)),
+        "run": ("r-1", Remembered(57, 0, frozenset({"r-1"}))),
+    }
+    for name, (value, expected) in asked.items():
+        checks = {"drift": {"baseline": {name: value}}}
+        assert remembered(compile_plan(shop(tmp_path, validation={"rows": checks}))) == expected
+    checks = {"anomalies": {"row_count": True, "runs": 90}}
+    assert remembered(compile_plan(shop(tmp_path, validation={"rows": checks}))).newest == 91
 
 
 def test_validate_makes_no_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

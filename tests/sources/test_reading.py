@@ -66,7 +66,7 @@ INTERRUPTED: list[tuple[AnySource, str]] = [
     (FileSpec(type="file", path="x.json"), "pydantic_core.from_json"),
     (FileSpec(type="file", path="*.ndjson"), "fsspec.implementations.local.LocalFileSystem.glob"),
     (ApiSpec(type="api", url="http://127.0.0.1:1"), "httpx.Client.send"),
-    (S3Spec(type="s3", bucket="lake", key="x.csv"), "s3fs.S3FileSystem.info"),
+    (S3Spec(type="s3", bucket="lake", key="x.csv"), "engine.s3.Bucket.info"),
     (DatabaseSpec(type="database", connection_string="sqlite:///x.db", table="t"), "engine.sources.adbc.Session.rows"),
     (
         DatabaseSpec(type="database", connection_string="postgresql://h/d", table="t"),
@@ -165,7 +165,7 @@ from engine.spec import ApiSpec, DatabaseSpec, FileSpec, S3Spec
 open_source("s", FileSpec(type="file", path="x.csv"), Path())
 open_source("s", S3Spec(type="s3", bucket="lake", key="x.csv"), Path())
 open_source("s", DatabaseSpec(type="database", connection_string="sqlite:///x", table="t"), Path())
-heavy = ("polars", "pyarrow", "pandas", "s3fs", "fsspec", "connectorx", "adbc_driver_manager")
+heavy = ("polars", "pyarrow", "pandas", "obstore", "boto3", "fsspec", "connectorx", "adbc_driver_manager")
 print([m for m in heavy if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
