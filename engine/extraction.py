@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.features.ways import MANY
+from engine.features.ways import FITS, MANY
 from engine.intake import Intake
 from engine.ledger import Ledger
 from engine.outcome import RunReport, ViewReport
@@ -148,17 +149,18 @@ class Extraction:
     ) -> Part:
         import polars as pl
 
-        from engine.features.fit import apply
+        from engine.features.fit import apply, marks
 
         view = view_plan.view
-        self.fits[view_plan.name] = self._fit(view_plan, frame)
+        fit = self.fits[view_plan.name] = self._fit(view_plan, frame)
+        made = marks(fit, frame.collect_schema(), view.feature_names)
         frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)
         report.applied.append(applied)
         self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in frame.collect_schema().items()}
         frame = frame.with_columns(
             pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
         )
-        return staging.write(frame, view_plan.name, as_of)
+        return staging.write(frame, view_plan.name, as_of, {FITS: json.dumps(made, sort_keys=True)})
 
     def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
         """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +19,7 @@ from engine.features.past import Past, looked_up, narrow
 from engine.features.past_on_disk import LookUp
 from engine.frames import column, reading
 from engine.moments import readable, unreadable
-from engine.types import size_of
+from engine.types import EPOCH, iso, size_of
 
 _SAMPLE = 1_000  # entity rows that tell how wide the others are
 _TEXT_BYTES = 40
@@ -45,6 +46,7 @@ class Join:
         pasts: what is joined; features are named as they are, or ``view__feature`` where a name is there twice, or
             where all are to be named so (``full``). Or `View`, whose names stand.
         kept: whether the entity rows can be read repeatedly, and in one order.
+        mixed: whether the values of a feature may have been made with several fits.
 
     Raises:
         UsageError: a column is not there, holds no moments, or would be there twice.
@@ -60,8 +62,9 @@ class Join:
         spill: Path,
         full: bool = False,
         kept: bool = True,
+        mixed: bool = False,
     ) -> None:
-        self.frame, self.timestamp, self.kept = frame, timestamp, kept
+        self.frame, self.timestamp, self.kept, self.mixed = frame, timestamp, kept, mixed
         self.memory_limit, self.spill = memory_limit, spill
         with reading("the entity rows"):
             self.schema = self.frame.collect_schema()
@@ -72,6 +75,13 @@ class Join:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(name for view in self.views for name in view.names.values())
+
+    @property
+    def fits(self) -> dict[str, dict[str, str]]:
+        """view: feature: the fit that its values were made with, once they have been read; "" is none."""
+        pasts = [view.past for view in self.views if isinstance(view.past, Past)]
+        found = {p.name: {n: next(iter(since)) for n, since in p.fits().items() if len(since) == 1} for p in pasts}
+        return {view: marks for view, marks in found.items() if marks}
 
     @property
     def types(self) -> dict[str, pl.DataType]:
@@ -139,6 +149,8 @@ class Join:
                 keys = rows.select(narrow(view.past, self.schema, self.timestamp))
                 features, matched = looked_up(keys, view.past, self.schema)
             self.matched[view.past.name] += matched
+            if isinstance(view.past, Past) and not self.mixed:
+                _check_fits(view.past)
             rows = rows.hstack(features.rename(dict(view.names)))
         return rows
 
@@ -193,6 +205,22 @@ class Join:
                 allowed="ISO 8601 text",
                 fix="correct it, or make it null to have no features there",
             )
+
+
+def _check_fits(past: Past) -> None:
+    mixed = {name: since for name, since in past.fits().items() if len(since) > 1}
+    if not mixed:
+        return
+    first = next(iter(mixed.values()))
+    moments = ", ".join(iso(EPOCH + timedelta(microseconds=at)) for at in sorted(first.values()))
+    raise DataError(
+        f"{past.name} was refitted in between: the values of {', '.join(mixed)} were made with {len(first)} fits, "
+        f"first as of {moments}",
+        code="training.fits",
+        where=past.name,
+        fix="run the earlier as-ofs again, which gives them the newest fit; or take moments within one; or allow it: "
+        "--mixed-fits, mixed_fits=True",
+    )
 
 
 def _named(pasts: Sequence[Past | Table | View], own: Sequence[str], full: bool) -> tuple[View, ...]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import DataError, UsageError, did_you_mean
 from engine.features.asof import Table, scanned
-from engine.features.part_file import Seen, extremes, identity
+from engine.features.part_file import Seen, extremes, identity, marks_in
 from engine.features.past import CREATED, Part, Past
 from engine.frames import parquet_files, reading
 
@@ -166,7 +166,7 @@ class Source:
             alike = created is None or _constant(footer, created)
             if not alike and created != CREATED:
                 return None
-            parts.append(Part(first, footer.num_rows, self._seen[path].fetch(path), alike))
+            parts.append(Part(first, footer.num_rows, self._seen[path].fetch(path), alike, marks_in(footer)))
         if len({part.as_of for part in parts}) < len(parts):
             return None
         return sorted(parts, key=lambda part: part.as_of)

@@ -10,6 +10,7 @@ It reads Parquet files, here or in S3, whoever wrote them. Feast finds it by its
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import weakref
@@ -33,6 +34,7 @@ from pydantic import Field
 from engine.duck import connect, identifier, literal
 from engine.errors import SinkError, UsageError
 from engine.features.asof import moment
+from engine.features.ways import TRAINED
 from engine.frames import column, reading, to_lazy
 from engine.join import Join, View
 from engine.moments import MOMENT, to_moment
@@ -50,15 +52,21 @@ class MaestroOfflineStoreConfig(FeastConfigBaseModel):
     Attributes:
         memory_limit: such as ``512MiB``; a frame in memory, given or asked for, comes on top.
         spill: a folder for temporary files; the system's, where it is not named.
+        mixed_fits: whether the values of a feature may have been made with several fits.
     """
 
     type: str = "engine.offline_store.MaestroOfflineStore"
     memory_limit: str = Field(default=DEFAULT_MEMORY_LIMIT, pattern=r"^[0-9]+(MB|GB|MiB|GiB)$")
     spill: str | None = None
+    mixed_fits: bool = False
 
 
 class MaestroRetrievalJob(RetrievalJob):
-    """Rows that are made when they are asked for: as a whole, or streamed to Parquet by `persist`."""
+    """Rows that are made when they are asked for: as a whole, or streamed to Parquet by `persist`.
+
+    Attributes:
+        fits: view: feature: the fit that its values were made with, once they have been read; "" is none.
+    """
 
     def __init__(
         self,
@@ -68,8 +76,9 @@ class MaestroRetrievalJob(RetrievalJob):
         full: bool = False,
         on_demand: Sequence[OnDemandFeatureView] = (),
         metadata: RetrievalMetadata | None = None,
+        fits: dict[str, dict[str, str]] | None = None,
     ) -> None:
-        self._slices, self._config = slices, config
+        self._slices, self._config, self.fits = slices, config, fits if fits is not None else {}
         self._full, self._on_demand, self._metadata = full, list(on_demand), metadata
 
     @property
@@ -85,7 +94,8 @@ class MaestroRetrievalJob(RetrievalJob):
         return self._metadata
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002
-        return pa.concat_tables(list(self._slices()))
+        whole = pa.concat_tables(list(self._slices()))
+        return whole.replace_schema_metadata({**(whole.schema.metadata or {}), TRAINED: json.dumps(self.fits)})
 
     def _to_df_internal(self, timeout: int | None = None) -> Any:
         return self._to_arrow_internal(timeout).to_pandas()
@@ -155,8 +165,11 @@ class MaestroRetrievalJob(RetrievalJob):
                     on_demand=self._on_demand,
                     metadata=self._metadata,
                 ).to_arrow()
+                made = made.replace_schema_metadata(None)
                 writer = writer or pq.ParquetWriter(target, made.schema)
                 writer.write_table(made.cast(writer.schema))
+            if writer is not None:
+                writer.add_key_value_metadata({TRAINED: json.dumps(self.fits)})
         finally:
             if writer is not None:
                 writer.close()
@@ -201,6 +214,8 @@ class MaestroOfflineStore(OfflineStore):
         timestamp = _timestamp_of(frame.collect_schema())
         first, last = _range(frame, timestamp)
 
+        fits: dict[str, dict[str, str]] = {}
+
         def slices() -> Iterator[pa.Table]:
             with tempfile.TemporaryDirectory(prefix="maestro-", dir=_spill(config)) as spill:
                 views = [
@@ -213,9 +228,11 @@ class MaestroOfflineStore(OfflineStore):
                     timestamp=timestamp,
                     memory_limit=config.offline_store.memory_limit,
                     spill=Path(spill),
+                    mixed=config.offline_store.mixed_fits,
                 )
                 for rows in join.slices([*join.schema, *join.names]):
                     yield _plain(rows.with_columns(_zoned(timestamp, join.schema[timestamp])))
+                fits.update(join.fits)
 
         job = MaestroRetrievalJob(
             slices,
@@ -228,6 +245,7 @@ class MaestroOfflineStore(OfflineStore):
                 min_event_timestamp=first,
                 max_event_timestamp=last,
             ),
+            fits=fits,
         )
         if own is not None:
             weakref.finalize(job, shutil.rmtree, own, ignore_errors=True)

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from engine.errors import DataError, SinkError, UsageError, did_you_mean
-from engine.features.part_file import Seen, extremes, identity, replaced
+from engine.features.part_file import Seen, extremes, identity, marks_in, replaced
 from engine.features.past import CREATED, Part, Past
 from engine.frames import reading
 from engine.history import opened
@@ -100,7 +100,7 @@ class Published:
             )
         first, last = extremes(footer, CREATED)
         alike = first is not None and first == last
-        return schema, Part(as_of, footer.num_rows, partial(self._fetch, name, file["sha256"]), alike)
+        return schema, Part(as_of, footer.num_rows, partial(self._fetch, name, file["sha256"]), alike, marks_in(footer))
 
     def _open(self, name: str) -> AbstractContextManager[BinaryIO]:
         return self._output.open(name) if isinstance(self._output, Objects) else (self._output / name).open("rb")

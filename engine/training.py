@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import polars as pl
 
 from engine.checks.result import json_ready
 from engine.errors import SinkError, UsageError, did_you_mean
+from engine.features.ways import TRAINED
 from engine.frames import parquet_files, scan, to_lazy, to_rows
 from engine.join import Join
 from engine.plan import Plan, compile_plan
@@ -29,16 +32,20 @@ class Written:
     Attributes:
         matched: view: rows for which it held something.
         features: the columns that were added.
+        fits: view: feature: the fit that its values were made with, "" is none; the file's footer has it too, which
+            `engine.online.check` reads.
     """
 
     path: str
     rows: int
     matched: Mapping[str, int]
     features: tuple[str, ...]
+    fits: Mapping[str, Mapping[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"file": self.path, "rows": self.rows, "matched": dict(self.matched), "features": list(self.features)}
+        counts = {"rows": self.rows, "matched": dict(self.matched)}
+        return {"file": self.path, **counts, "features": list(self.features), "fits": dict(self.fits)}
 
 
 def training_set(
@@ -48,6 +55,7 @@ def training_set(
     features: str | Sequence[str],
     timestamp: str = TIMESTAMP,
     full_names: bool = False,
+    mixed_fits: bool = False,
 ) -> pl.LazyFrame:
     """The entity rows, each with the newest published features of its keys that are not younger than its moment.
 
@@ -62,12 +70,15 @@ def training_set(
         features: ``view:feature`` and ``view:*``, as a list or parted by commas.
         timestamp: the column of moments; UTC where they carry no zone, nanoseconds are floored.
         full_names: names all features ``view__feature``; else only those whose name is there twice.
+        mixed_fits: takes values of a feature that were made with several fits; else they are an error.
 
     Raises:
         ConfigError, UsageError: a view, a feature or a column is not there; nothing is published of a view.
         DataError: the entity rows, or a published file, cannot be read.
     """
-    return _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names).lazy()
+    return _TrainingSet(
+        compile_plan(pipeline, history=False), entities, features, timestamp, full_names, mixed_fits
+    ).lazy()
 
 
 def write_training_set(
@@ -78,6 +89,7 @@ def write_training_set(
     features: str | Sequence[str],
     timestamp: str = TIMESTAMP,
     full_names: bool = False,
+    mixed_fits: bool = False,
 ) -> Written:
     """Writes `training_set` to the Parquet file ``out``, which appears as a whole, in memory within ``memory_limit``.
 
@@ -95,10 +107,17 @@ def write_training_set(
         raise UsageError(
             f"{out} is a file of entities", code="training.out", where="out", fix="name another file for the result"
         )
-    made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names)
+    made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names, mixed_fits)
     staged = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        made.lazy().sink_parquet(staged, compression="snappy", maintain_order=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Polars calls metadata unstable
+            made.lazy().sink_parquet(
+                staged,
+                compression="snappy",
+                maintain_order=True,
+                metadata=lambda _: {TRAINED: json.dumps(made.fits)},
+            )
         with staged.open("rb") as handle:
             os.fsync(handle.fileno())
         staged.replace(target)
@@ -111,7 +130,7 @@ def write_training_set(
         ) from None
     finally:
         staged.unlink(missing_ok=True)
-    return Written(str(target), made.rows, made.matched, made.names)
+    return Written(str(target), made.rows, made.matched, made.names, made.fits)
 
 
 def first_rows(
@@ -122,13 +141,14 @@ def first_rows(
     features: str | Sequence[str],
     timestamp: str = TIMESTAMP,
     full_names: bool = False,
+    mixed_fits: bool = False,
 ) -> list[dict[str, Any]]:
     """The first rows of `training_set` as JSON-ready values.
 
     Raises:
         ConfigError, UsageError, DataError: as there.
     """
-    made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names)
+    made = _TrainingSet(compile_plan(pipeline, history=False), entities, features, timestamp, full_names, mixed_fits)
     found = pl.concat(made.slices([*made.schema, *made.names], count))
     return [json_ready(row) for row in to_rows(found)]
 
@@ -136,7 +156,9 @@ def first_rows(
 class _TrainingSet(Join):
     """What is asked for, once it is known to make sense."""
 
-    def __init__(self, plan: Plan, entities: Any, features: str | Sequence[str], timestamp: str, full: bool) -> None:
+    def __init__(
+        self, plan: Plan, entities: Any, features: str | Sequence[str], timestamp: str, full: bool, mixed: bool
+    ) -> None:
         wanted = _wanted(plan, features)
         self.published = Published(plan, wanted)
         plans = {view.name: view for view in plan.views}
@@ -148,6 +170,7 @@ class _TrainingSet(Join):
             memory_limit=plan.memory_limit,
             spill=plan.workdir / "spill",
             kept=isinstance(entities, str | Path | pl.DataFrame),
+            mixed=mixed,
         )
 
     def begin(self, folder: Path) -> None:

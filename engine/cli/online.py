@@ -42,6 +42,18 @@ def add(commands: Any) -> None:
         help="the entity's key (a compound one as JSON); may be repeated",
     )
 
+    check = command(
+        actions,
+        "check",
+        _online_check,
+        "compare the fits that a training set and the online store were made with; exit code 1 where they differ",
+        json=True,
+    )
+    pipeline_argument(check)
+    check.add_argument(
+        "--trained", metavar="FILE", required=True, help="the training set: a file of maestro training-set"
+    )
+
 
 def _materialize(options: argparse.Namespace) -> int:
     pipeline = load_checked(options)
@@ -71,6 +83,22 @@ def _online_get(options: argparse.Namespace) -> int:
             width = max(map(len, row))
             show("\n".join(f"{name:<{width}}  {value}" for name, value in row.items()))
     return 0
+
+
+def _online_check(options: argparse.Namespace) -> int:
+    pipeline = load_checked(options)
+    from engine.online import check
+
+    found = check(pipeline, options.trained)
+    if options.json:
+        show_json(found)
+    elif not options.quiet:
+        for row in found:
+            trained, now = row["trained"] or "–", row["online"] or "–"
+            show(f"{row['view']}:{row['feature']} was trained with fit {trained}, online it is {now}")
+        if not found:
+            show("the online store was made with the fits of the training set")
+    return 1 if found else 0
 
 
 def _proof(text: str) -> int | None:

@@ -39,6 +39,9 @@ def add(commands: Any) -> None:
         action="store_true",
         help="name all features VIEW__FEATURE (default: those whose name is there twice)",
     )
+    make.add_argument(
+        "--mixed-fits", action="store_true", help="take features that were made with several fits (default: an error)"
+    )
     make.add_argument("--out", metavar="FILE", help="write the rows to a .parquet file (default: show the first)")
     make.add_argument(
         "--limit", metavar="N", type=count, default=20, help="without --out, show at most N rows (default: 20)"
@@ -49,7 +52,12 @@ def _training_set(options: argparse.Namespace) -> int:
     pipeline = load_checked(options)
     from engine import training
 
-    how = {"features": options.features, "timestamp": options.timestamp, "full_names": options.full_names}
+    how = {
+        "features": options.features,
+        "timestamp": options.timestamp,
+        "full_names": options.full_names,
+        "mixed_fits": options.mixed_fits,
+    }
     if options.out:
         written = training.write_training_set(pipeline, options.entities, options.out, **how)
         if options.json:

@@ -6,6 +6,8 @@ numbers and categories of its transforms; applied to later rows it never changes
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,6 +79,15 @@ class Fit:
         if self.normalize is not True or known is None or not dtype.is_numeric():
             return ()
         return ({"step": "minmax", "low": known.low, "high": known.high},)
+
+    def mark(self, name: str, dtype: pl.DataType) -> str | None:
+        """A fingerprint of all that is done to the values of a column; None: nothing is."""
+        known = self.columns.get(name)
+        fill = {"impute": known.fill if known else None, "zero": 0}.get(self.handle_missing)
+        steps = self.steps(name, dtype)
+        if fill is None and not steps:
+            return None
+        return hashlib.sha256(json.dumps([fill, steps], sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives an equal fit back."""
@@ -268,6 +279,21 @@ def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.Laz
         return filled, applied
     made = [e for c, dtype in filled_schema.items() for e in transform.columns(c, dtype, steps.get(c, ()))]
     return filled.select(made), applied
+
+
+def marks(fit: Fit, schema: pl.Schema, columns: Sequence[str]) -> dict[str, str]:
+    """The fingerprint of what is done to each column that becomes of these, by its name then.
+
+    Args:
+        schema: of the raw features.
+    """
+    found: dict[str, str] = {}
+    filled = fill(pl.LazyFrame(schema=schema), fit, columns).collect_schema()
+    for name in columns:
+        if (mark := fit.mark(name, schema[name])) is not None:
+            made = transform.columns(name, filled[name], fit.steps(name, schema[name]))
+            found |= {expr.meta.output_name(): mark for expr in made}
+    return found
 
 
 def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | None]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
 from engine.errors import SinkError
+from engine.features.ways import FITS
 from engine.types import epoch_microseconds, parse_moment
 
 
@@ -51,6 +53,12 @@ def replaced(target: str) -> SinkError:
         where=target,
         fix="make the training set again",
     )
+
+
+def marks_in(footer: pq.FileMetaData) -> dict[str, Any] | None:
+    """What a footer says of the fits of its columns; None: nothing, as those of earlier versions."""
+    text = (footer.metadata or {}).get(FITS.encode())
+    return None if text is None else dict(json.loads(text))
 
 
 def extremes(footer: pq.FileMetaData, name: str) -> tuple[int | None, int | None]:

@@ -37,12 +37,14 @@ class Part:
         fetch: gives its path, once it is there, and makes sure that it is still the same file.
         alike: whether all its rows have one ``created_timestamp``; else of two rows of a key the later created counts,
             and then the one that comes later in the file.
+        marks: column: a fingerprint of the fit that it was made with, none for raw ones; None: not known.
     """
 
     as_of: int
     rows: int
     fetch: Callable[[], Path]
     alike: bool = True
+    marks: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Past:
         parts: earliest first.
         ttl: microseconds that a row holds, both ends included; None: until a newer one.
         columns: key column: the column of entity rows that holds it, where that has another name.
+        used: the numbers of the parts that something was found in.
     """
 
     name: str
@@ -63,6 +66,16 @@ class Past:
     parts: Sequence[Part]
     ttl: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set, compare=False)
+
+    def fits(self) -> dict[str, dict[str, int]]:
+        """feature: the fits that what was found of it was made with, and the first as-of of each; "" is none."""
+        found: dict[str, dict[str, int]] = {name: {} for name in self.features}
+        for part in (self.parts[number] for number in sorted(self.used)):
+            if part.marks is not None:
+                for name, marks in found.items():
+                    marks.setdefault(part.marks.get(name, ""), part.as_of)
+        return found
 
 
 class Keyed(Protocol):
@@ -232,6 +245,7 @@ def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFra
     wanted, placed, start = [], [], 0
     for length, number in parts.rle().struct.unnest().iter_rows():
         part, mine = past.parts[number], hits[start : start + length]
+        past.used.add(number)
         start += length
         for _, _, first, size in _pieces(number, part):
             inside = mine.with_columns(pl.col(AT) % _SHIFT - first)

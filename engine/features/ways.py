@@ -8,6 +8,8 @@ from typing import Literal
 from engine.features.definition import Aggregate, FeatureView, Rows, mentions
 
 Way = Literal["running", "by entity", "per as-of"]
+FITS = "maestro.fits"  # in the footer of a published file: by column, a fingerprint of the fit it was made with
+TRAINED = "maestro.trained"  # in that of a training set: the same by view and feature
 MANY = 3  # as-ofs, from which on one scan for all of them is cheaper than one query for each
 _RUNNING = ("count", "sum", "mean", "min", "max", "std", "var", "first", "last")
 

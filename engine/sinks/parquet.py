@@ -12,7 +12,8 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,8 +101,11 @@ class Staging:
                 ours.rmdir()
                 self._root.rmdir()
 
-    def write(self, frame: pl.LazyFrame, view: str, as_of: datetime) -> Part:
+    def write(self, frame: pl.LazyFrame, view: str, as_of: datetime, metadata: Mapping[str, str] | None = None) -> Part:
         """Writes ``frame`` (in its order) as the file of ``view`` and ``as_of``, durably, but not yet visible.
+
+        Args:
+            metadata: goes into the file's footer.
 
         Raises:
             SinkError: the disk is full or cannot be written.
@@ -110,7 +114,9 @@ class Staging:
         staged = self.folder / relative
         try:
             staged.parent.mkdir(parents=True, exist_ok=True)
-            frame.sink_parquet(staged, compression="zstd", maintain_order=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Polars calls metadata unstable
+                frame.sink_parquet(staged, compression="zstd", maintain_order=True, metadata=dict(metadata or {}))
             sync(staged)
             with staged.open("rb") as handle:
                 digest = hashlib.file_digest(handle, "sha256").hexdigest()

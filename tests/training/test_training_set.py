@@ -253,7 +253,7 @@ def test_the_command_writes_a_file_or_shows_rows(
     ]
     said = maestro(*command, "--out", "set.parquet", "--json")
     assert said.code == 0
-    expected = {"file": "set.parquet", "rows": 2, "matched": {"user_features": 1}, "features": ["a", "c"]}
+    expected = {"file": "set.parquet", "rows": 2, "matched": {"user_features": 1}, "features": ["a", "c"], "fits": {}}
     assert json.loads(said.out) == expected
     assert pl.read_parquet("set.parquet")["c"].to_list() == ["u1 on 1", None]
     assert not list(folder.glob(".set*"))
