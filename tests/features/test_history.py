@@ -125,10 +125,29 @@ def compare(view: FeatureView, tables: dict[str, Any], as_ofs: list[datetime], f
     rows=st.sampled_from((0, 5, 60, 200)),
     count=st.integers(1, 7),
     step=st.sampled_from((timedelta(days=1), timedelta(hours=7), timedelta(seconds=90))),
-    budget=st.sampled_from((10**9, 40_000)),
+    start=st.sampled_from((START, START - timedelta(days=11))),
+    budget=st.sampled_from((10**9, 40_000, 1_000)),
 )
 def test_equals_one_query_per_as_of(
-    tmp_path: Path, view: FeatureView, seed: int, people: int, rows: int, count: int, step: timedelta, budget: int
+    tmp_path: Path,
+    view: FeatureView,
+    seed: int,
+    people: int,
+    rows: int,
+    count: int,
+    step: timedelta,
+    start: datetime,
+    budget: int,
 ) -> None:
-    as_ofs = [START + i * step for i in range(count)]
+    as_ofs = [start + i * step for i in range(count)]
     compare(as_features(view), world(seed, people, rows), as_ofs, tmp_path, budget)
+
+
+def test_fractions_stay_where_the_first_as_of_has_no_rows(tmp_path: Path) -> None:
+    """Few entities are walked at a time, and what they come to at each as-of is kept in one file."""
+    aggregate = Aggregate("mean", "mean", "events", "x", window=Duration("1d"))
+    view = replace(
+        FeatureView("f", ENTITY, (ENTITY, EVENTS), (Rows("events", "events"),), (aggregate,), (), {}),
+        features=(Feature("mean", "mean", "Float64", ""),),
+    )
+    compare(view, world(3, 40, 800), [START + i * timedelta(days=1) for i in (-20, -2, 1)], tmp_path, budget=1_000)

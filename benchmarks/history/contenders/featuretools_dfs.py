@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["featuretools==1.31.0", "pandas==2.3.3", "pyarrow==26.0.1", "setuptools==80.9.0"]
+# dependencies = ["featuretools==1.31.0", "pandas==2.3.3", "pyarrow==26.0.1"]
 # ///
 """featuretools at one as-of: ``featuretools_dfs.py FOLDER user COUNT OUT``.
 
@@ -66,7 +66,7 @@ tables.add_dataframe(
     },
 )
 tables.add_relationship("users", "user_id", "activities", "user_id")
-tables.add_interesting_values("activities", values={"task_type": SKILLS})
+tables.add_interesting_values(dataframe_name="activities", values={"task_type": SKILLS})
 
 
 def matrix(moment: pd.Timestamp, primitives: list[str], where: list[str], window: str | None) -> pd.DataFrame:
@@ -100,7 +100,9 @@ for i, when in enumerate(as_ofs(count)):
     found["velocity_tasks_per_week"] = n30 * 7 / 30
     found["avg_completion_time_hours"] = (week["MEAN(activities.completion_time)"] / 3600).fillna(0.0)
     found["avg_collaborators"] = whole["MEAN(activities.others)"]
-    found["bug_rate"] = (whole["SUM(activities.bugs_introduced)"] / whole["COUNT(activities)"]).fillna(0.0)
+    found["bug_rate"] = (whole["SUM(activities.bugs_introduced)"] / whole["COUNT(activities)"].clip(lower=1)).fillna(
+        0.0
+    )
     found["availability_hours_per_week"] = available
     found["current_capacity_percentage"] = (100 * (1 - n7 * 2.0 / available)).clip(0, 100)
     found["experience_years"] = whole["experience_years"]

@@ -72,8 +72,14 @@ class Walk:
     def _result(self, aggregate: Aggregate, state: State | None) -> Result:
         if state is not None:
             return result(aggregate.function, state) if aggregate.error is None else estimate(aggregate, state)
-        nothing = np.zeros(len(self.ids), np.int64)
+        nothing = np.zeros(len(self.ids), self._dtype(aggregate))  # that of later values: some are kept beside them
         return (nothing, None) if aggregate.function.startswith("count") else (nothing, np.zeros(len(self.ids), bool))
+
+    def _dtype(self, aggregate: Aggregate) -> npt.DTypeLike:
+        if aggregate.function.startswith("count"):
+            return np.int64
+        is_fraction = aggregate.function in ("mean", "std", "var", "quantile")
+        return np.float64 if is_fraction or self._events.channels[aggregate.value or ""].is_float else np.int64
 
     def _take(self, interval: int, end: int) -> None:
         states: dict[Any, State] = {}
