@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import ConfigError, Problem, UsageError, did_you_mean
-from engine.ledger import Ledger
+from engine.errors import UsageError, did_you_mean
 from engine.plan import Plan, ViewPlan, compile_plan
 from engine.progress import Progress, Silent
-from engine.sinks.feast import FeatureRepo, Key, OfflineView
+from engine.registration import opened, published, published_view, repo_of
+from engine.sinks.feast import Key, OfflineView
+from engine.sinks.feast.aside import Aside
 from engine.spec import Pipeline
 
 if TYPE_CHECKING:
@@ -40,12 +41,13 @@ def materialize(
         LedgerError: a run is at work.
     """
     plan = compile_plan(pipeline, history=False)
-    repo = _repo(pipeline, plan)
+    repo = repo_of(pipeline, plan)
     chosen = [_view(plan, name) for name in views] or list(plan.views)
     from engine.loading import load_views
 
-    with _ledger(plan) as ledger, ledger.lease(plan.pipeline):
-        return load_views(plan, ledger, repo, chosen, full=full, proof=proof, progress=progress or Silent())
+    with Aside(repo) as aside, opened(plan) as ledger, ledger.lease(plan.pipeline):
+        told = progress or Silent()
+        return load_views(plan, ledger, repo, chosen, aside=aside, full=full, proof=proof, progress=told)
 
 
 def get(pipeline: Pipeline, view: str, keys: Sequence[Key]) -> list[dict[str, Any]]:
@@ -60,26 +62,13 @@ def get(pipeline: Pipeline, view: str, keys: Sequence[Key]) -> list[dict[str, An
         SinkError: Feast cannot answer.
     """
     plan = compile_plan(pipeline, history=False)
-    repo, view_plan = _repo(pipeline, plan), _view(plan, view)
-    from engine.loading import offline_view
-
-    with _ledger(plan) as ledger:
-        files = [f for f in ledger.published(plan.pipeline, view) if f["state"] != "publishing"]
+    repo, view_plan = repo_of(pipeline, plan), _view(plan, view)
+    with opened(plan) as ledger:
+        files = published(plan, ledger, view_plan.name)
     if not files:
         raise UsageError(f"nothing is published of {view}", code="online.unpublished", where=view, fix="run it first")
-    published = offline_view(plan, view_plan, files)
-    return repo.online(view, [_key(key, published) for key in keys])
-
-
-def _ledger(plan: Plan) -> Ledger:
-    if not Ledger.exists(plan.workdir, plan.ledger_url):
-        raise UsageError(
-            f"{plan.pipeline} has not run yet: there is no ledger",
-            code="ledger.missing",
-            where=str(plan.workdir),
-            fix="run the pipeline first, or correct workdir",
-        )
-    return Ledger(plan.workdir, plan.ledger_url)
+    found = published_view(plan, view_plan, files)
+    return repo.online(view, [_key(key, found) for key in keys])
 
 
 def _key(key: Key, view: OfflineView) -> Key:
@@ -110,20 +99,6 @@ def _typed(key: str | int, name: str, dtype: str) -> str | int:
         raise UsageError(
             f"the key {name!r} is a number, {key!r} is none", code="online.key", where=name, fix="write the number"
         ) from None
-
-
-def _repo(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
-    if plan.feast is None or plan.feast_repo is None:
-        problem = Problem(
-            "config.no_feast",
-            "the pipeline has no online store",
-            (),
-            fix="add a section such as feast: {repo: ./feature_repo, project: NAME}, and run it",
-        )
-        raise ConfigError([pipeline.locate(problem)])
-    repo = FeatureRepo(plan.feast_repo, plan.feast.project)
-    repo.check()
-    return repo
 
 
 def _view(plan: Plan, name: str) -> ViewPlan:
