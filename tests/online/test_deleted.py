@@ -107,6 +107,19 @@ def test_they_stay_where_that_is_declared(tmp_path: Path) -> None:
     assert set(found(tmp_path, "user_features", ["u0", "u2"]).values()) == {True, False}
 
 
+def test_a_row_that_is_dropped_for_a_null_is_not_a_deleted_entity(tmp_path: Path) -> None:
+    dropping = {"user_features": {"handle_missing": "drop", "normalize": False}}
+    write_world(tmp_path, users=users(3))
+    first = run(tmp_path, T, features=dropping, feast=FEAST)
+    unknown = pl.when(pl.col("id") != "u2").then("experience_years").alias("experience_years")
+    write_world(tmp_path, users=users(3).with_columns(unknown))
+    second = run(tmp_path, T + DAY, features=dropping, feast=FEAST)
+    assert (first.views[0].rows, second.views[0].rows) == ([2], [1])
+    assert second.feast is not None
+    assert second.feast["materialized"][0]["removed"] == 0
+    assert set(found(tmp_path, "user_features", ["u1", "u2"]).values()) == {True}
+
+
 def test_what_was_loaded_tells_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.sinks.online import sqlite
 
