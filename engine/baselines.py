@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -15,21 +14,7 @@ from engine.plan import Plan
 from engine.profile import Profile, together
 from engine.spec import DriftBaseline
 from engine.types import parse_moment
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """Which profiles the checks of a pipeline may ask for, of each source.
-
-    Attributes:
-        newest: so many of those that were accepted last.
-        days: all that are no older.
-        runs: those that are named.
-    """
-
-    newest: int = LOOK_BACK
-    days: int = 0
-    runs: frozenset[str] = frozenset()
+from engine.upkeep import Remembered
 
 
 def remembered(plan: Plan) -> Remembered:

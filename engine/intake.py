@@ -21,7 +21,7 @@ from engine.outcome import SourceReport
 from engine.plan import Plan, SourcePlan
 from engine.progress import Progress
 from engine.sources import Shared
-from engine.stages import Newness, judge, judging_order, land_source, landed_report
+from engine.stages import Newness, judge, judging_order, land_source, landed_report, watched
 from engine.steps import reached
 from engine.types import compact, iso, parse_moment
 
@@ -145,6 +145,7 @@ class Intake:
         journal = InLedger(self.ledger, read_id, read.seal, pieces, self.remote)
         folder, aside = self.plan.landing / source.name / read_id, self._aside(source, read_id)
         how: dict[str, Any] = {"root": self.plan.workdir, "journal": journal, "base": base, "aside": aside}
+        how["watched"] = watched(self.plan, source) if base is None and not taken else None
         how["last"] = last = self.ledger.table(self.plan.pipeline, source.name)
         self._fetch(last.files[:1] if last else ())  # to compare the columns with
         landed = land_source(self.plan, source, folder, self.progress, shared, taken, **how)

@@ -11,7 +11,7 @@ import polars as pl
 
 from engine.checks.aside import Quarantine
 from engine.frames import batches
-from engine.landing import Aside, LandedTable, Replay, Rows, files, land, quarantine
+from engine.landing import Aside, LandedTable, Replay, Rows, Watched, files, land, quarantine
 from engine.ledger import File, make_folder
 from engine.outcome import Balance, Carried, SourceReport
 from engine.plan import Plan, SourcePlan
@@ -57,6 +57,19 @@ def land_source(
         progress=progress.rows,
         **how,
     )
+
+
+def watched(plan: Plan, source: SourcePlan) -> Watched | None:
+    """What makes a source's profile while it lands, where no checks scan it afterwards; None: nothing is to."""
+    if not source.profile or source.name in plan.suites:
+        return None
+
+    def begin(schema: Mapping[str, pl.DataType]) -> Profiler:
+        from engine.profile import Profiler  # where nothing is profiled, numpy need not load
+
+        return Profiler(schema, source.spec.pii)
+
+    return Watched(begin)
 
 
 @dataclass(frozen=True)
@@ -126,7 +139,7 @@ def judge(
         folder: for copies of files that lose rows.
         newness: default: all rows are new, and the run's own.
         aside: where rows in quarantine go; default: they are only counted.
-        profiled: whether to make a profile of the rows that are judged one by one.
+        profiled: whether to make a profile of the rows that are judged one by one, if none was made as they landed.
         watch: what holds that profile against those of past runs.
         past: finds the baseline of drift; default: baselines in files only.
     """
@@ -134,6 +147,8 @@ def judge(
     suite = plan.suites.get(source.name)
     if suite is None and not profiled:
         return _judged(source, table, table, balance=_Sums(table, newness).balance())
+    if suite is None and table.witness is not None and newness.new is None:
+        return _judged(source, table, table, balance=_Sums(table, newness).balance(), profiler=table.witness)
     progress.step("check" if suite else "profile", source.name)
     rows = table.rows(newness.new)
     profiler = _profiler(source, rows) if profiled else None

@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from engine.ledger import Ledger, Quarantined, Read
 from engine.steps import reached
 from engine.types import Duration, parse_moment
-
-if TYPE_CHECKING:
-    from engine.baselines import Remembered
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,21 @@ class Collected:
 
     def to_dict(self) -> dict[str, int]:
         return {"tables": self.tables, "files": self.files, "bytes": self.bytes, "profiles": self.profiles}
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Which profiles the checks of a pipeline may ask for, of each source.
+
+    Attributes:
+        newest: so many of those that were accepted last.
+        days: all that are no older.
+        runs: those that are named.
+    """
+
+    newest: int
+    days: int = 0
+    runs: frozenset[str] = frozenset()
 
 
 def collect(

@@ -13,6 +13,7 @@ from engine.landing.quarantine import Aside
 from engine.landing.remote import Remote
 from engine.landing.replay import Replay
 from engine.landing.table import LandedTable, Rows
+from engine.landing.witness import Watched
 
 __all__ = [
     "Aside",
@@ -23,6 +24,7 @@ __all__ = [
     "Remote",
     "Replay",
     "Rows",
+    "Watched",
     "changes",
     "fresh",
     "land",

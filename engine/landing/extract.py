@@ -24,6 +24,7 @@ from engine.landing.marked import Marked, count_rows, counts
 from engine.landing.marked import nulls as nulls_of
 from engine.landing.origin import Segment
 from engine.landing.quarantine import Aside
+from engine.landing.witness import Watched
 from engine.ledger import File, Piece, make_folder
 from engine.sources import Chunk, CursorValue, Promise, Reading, Request, Source, StartOver, reading
 from engine.sources import Landed as LandedPiece
@@ -80,6 +81,7 @@ class Extraction:
         aside: where rows with a null in a critical column go, and those that break the contract.
         known: the schema that the source landed with last; None: it never has.
         find_keys: columns (as landed) that name a row, to learn which rows the source still has; empty: not asked.
+        watched: looks at the rows on their way; None: nobody does.
         progress: called with the number of rows landed so far.
         wait: sleeps between attempts; default: really.
     """
@@ -95,6 +97,7 @@ class Extraction:
     trace: Mapping[str, Any] | None = None
     known: Mapping[str, pl.DataType] | None = None
     find_keys: Sequence[str] = ()
+    watched: Watched | None = None
     progress: Callable[[int], object] | None = None
     wait: Wait = field(default_factory=lambda: threading.Event().wait)
     _failed: int = field(default=0, init=False)  # attempts
@@ -272,7 +275,9 @@ class _Pass:
             rest = fitted.of(unfit.without())
             nulls = Marked(rest, nulls_of(rest, self.spec.critical_columns), "critical_columns.")
             left = unfit.left_of(segments)
-            files.write(nulls.without(), path, nulls.left_of(left))
+            going, watched = nulls.without(), extraction.watched
+            rows = watched.taken(going, chunk.rows) if watched else None
+            files.write(going if rows is None else rows.lazy(), path, nulls.left_of(left))
             aside = (self._set_aside(unfit, chunk, segments, UNFIT), self._set_aside(nulls, chunk, left, "null"))
             reached("piece.written")
             broken = {f"{files.CONTRACT}{column}": count for column, count in unfit.by_column.items()}
@@ -289,6 +294,8 @@ class _Pass:
                 where=f"sources.{self.name}",
                 fix="the source changed while it was read, or is damaged; run again",
             )
+        if watched and rows is not None:
+            watched.seen(rows, part.file)
         self.rows += part.file.rows
         return part
 

@@ -23,6 +23,7 @@ from engine.landing.position import decode, earlier, encode, held_back
 from engine.landing.quarantine import Aside
 from engine.landing.schema import unify
 from engine.landing.table import LandedTable
+from engine.landing.witness import Watched
 from engine.ledger import File, Read
 from engine.sources import CursorValue, Source, reading
 from engine.spec import DatabaseSpec, FileKeys, IncrementalSpec, SourceSpec, secrets_of
@@ -42,6 +43,7 @@ def land(
     base: Read | None = None,
     earlier: bool = False,
     last: Read | None = None,
+    watched: Watched | None = None,
     progress: Callable[[int], object] | None = None,
     wait: Wait | None = None,
 ) -> LandedTable:
@@ -57,6 +59,7 @@ def land(
         base: the read whose table this one extends; None: this read is the whole table.
         earlier: whether the rows are older than those of ``base``, whose position and trace stay.
         last: the read that landed last of this source, which the new one's columns are compared with.
+        watched: looks at the rows on their way.
         progress: called with the number of rows landed so far.
         wait: sleeps between attempts; default: really.
 
@@ -76,6 +79,7 @@ def land(
         trace=base.trace if base else None,
         known=_known(last, root or folder),
         find_keys=() if earlier else _find_keys(spec, base),
+        watched=watched,
         progress=progress,
     )
     if wait is not None:
@@ -168,6 +172,7 @@ class _Landing:
             trace=self.base.trace if self.base and self.earlier else found.trace,
             promise=found.promise,
             quarantined=quarantined,
+            witness=extraction.watched.of(table) if extraction.watched else None,
         )
 
     def _without_replaced(self, old: list[Path], replaced: frozenset[str]) -> tuple[list[Path], int]:

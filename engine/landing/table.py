@@ -27,6 +27,7 @@ class LandedTable:
         trace: what the source left for its next read.
         schema: column: dtype.
         quarantined: files of the rows set aside while it landed.
+        witness: has seen all its rows, and no others, while they landed; None: nobody has.
     """
 
     root: Path
@@ -37,6 +38,7 @@ class LandedTable:
     trace: Mapping[str, Any] | None = None
     promise: Promise = field(default_factory=Promise)
     quarantined: tuple[File, ...] = ()
+    witness: Any = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, root: Path, read: Read) -> LandedTable:

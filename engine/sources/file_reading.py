@@ -35,7 +35,7 @@ BATCH_BYTES = 16 * 2**20  # of small files that are one piece
 AHEAD_BYTES = 4 * 2**20  # of files that are fetched while another is read; one at least
 BATCH_FILES = 256
 SLICE_BYTES = 128 * 2**20  # of a large Parquet file that is one piece
-PART_ROWS = 75_000
+PART_ROWS = 50_000
 PART_BYTES = 12 * 2**20
 
 

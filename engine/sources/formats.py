@@ -191,6 +191,8 @@ def gathered(
 def _frame(batches: list[Any], plain: pa.Schema | None) -> pl.DataFrame:
     tables = [b if isinstance(b, pa.Table) else pa.Table.from_batches([b]) for b in batches]
     table = pa.concat_tables(tables)
+    bare = pa.schema([pa.field(f.name, f.type, f.nullable) for f in table.schema])  # Polars panics on odd metadata
+    table = pa.Table.from_arrays(table.columns, schema=bare) if table.num_columns else table
     frame = pl.DataFrame(table if plain is None else table.cast(plain))
     if frame.height != table.num_rows:
         frame = pl.DataFrame(height=table.num_rows)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import Pipeline, Profile, profile_of, run_pipeline, steps
-from engine.baselines import Remembered, remembered
+from engine.baselines import remembered
 from engine.checks import Suite
 from engine.config import load_validation
 from engine.errors import ConfigError, SourceError, UsageError
@@ -26,6 +26,7 @@ from engine.plan import compile_plan
 from engine.profile import together
 from engine.suggestion import suggest
 from engine.types import Duration, iso
+from engine.upkeep import Remembered
 from tests.run.world import USERS
 
 ROWS = pl.DataFrame({"id": [1, 2, 3, 4], "score": [1.0, 2.0, None, 400.0], "name": ["a", "b", "b", "b"]})

@@ -314,3 +314,14 @@ def test_a_text_that_is_written_once_and_stands_in_every_row(tmp_path: Path) -> 
 def test_a_column_without_a_name(tmp_path: Path) -> None:
     frame = read_bytes(tmp_path, "a.csv", b",b\n1,x\n2,y\n")
     assert frame.to_dict(as_series=False) == {"": [1, 2], "b": ["x", "y"]}
+
+
+def test_metadata_that_is_no_text_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """Polars panics on it, and says so at length."""
+    odd = {b"\xff": b"\xfe"}
+    schema = pa.schema([pa.field("n", pa.int64(), metadata=odd)], metadata=odd)
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.table([[1, 2]], schema=schema), sink)
+    [part] = formats.read(formats.Job(sink.getvalue(), "parquet", "x", "s"))
+    assert part.frame.rows() == [(1,), (2,)]
+    assert capfd.readouterr() == ("", "")

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine.errors import SourceError
+from engine.errors import SourceError, TransientSourceError
+from engine.s3 import Bucket
 from engine.sources import open_source
 from engine.spec import S3Spec
 from tests.servers.ceph import ACCESS_KEY, BUCKET, SECRET_KEY, Ceph
@@ -91,3 +92,63 @@ def test_nothing_listens(lake: Ceph) -> None:
     with pytest.raises(SourceError, match="the store cannot be read") as caught:
         read(spec)
     assert SECRET_KEY not in str(caught.value)
+
+
+def test_keys_with_odd_characters_and_folder_markers(lake: Ceph) -> None:
+    store = lake.store()
+    names = ["a b.csv", "a%20b.csv", "a+b.csv", "a:b#c?d.csv", "back\\slash.csv", "t~'()!.csv", "ä€.csv"]
+    for n, name in enumerate(names):
+        store.pipe(f"{BUCKET}/characters/{name}", f"n\n{n}\n".encode())
+    store.call_s3("put_object", Bucket=BUCKET, Key="characters/folder.csv/", Body=b"")
+    assert sorted(read(objects(lake, "characters/*.csv"))["n"]) == list(range(len(names)))
+    assert read(objects(lake, "characters/a+b.csv"))["n"].to_list() == [2]
+    store.pipe(f"{BUCKET}/characters/nothing.csv", b"")
+    with pytest.raises(SourceError, match=r"nothing\.csv: there is no line of column names"):
+        read(objects(lake, "characters/*.csv"))
+
+
+def test_an_object_that_changes_between_two_ranges_is_not_mixed(lake: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, key = lake.store(), "changing/x.csv"
+    store.pipe(f"{BUCKET}/{key}", b"n\n1\n2\n3\n")
+    monkeypatch.setattr("engine.sources.store.RANGE_BYTES", 4)
+    monkeypatch.setattr("engine.sources.store.FETCHES", 1)
+    plain = Bucket.read
+    asked: list[int | None] = []
+
+    def changing(self: Bucket, key: str, start: int | None = None, stop: int | None = None) -> tuple[bytes, str | None]:
+        found = plain(self, key, start, stop)
+        asked.append(start)
+        if len(asked) == 1:
+            store.pipe(f"{BUCKET}/{key}", b"n\n7\n8\n9\n")  # of the same size
+        return found
+
+    monkeypatch.setattr(Bucket, "read", changing)
+    with pytest.raises(TransientSourceError) as caught:
+        read(objects(lake, key, max_retries=0))
+    assert (caught.value.code, asked) == ("source.changed", [0, 4])
+    assert read(objects(lake, key))["n"].to_list() == [7, 8, 9]
+
+
+def test_keys_that_the_environment_offers(lake: Ceph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = objects(lake, "raw/a.csv", access_key=None, secret_key=None, max_retries=0)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(SourceError, match="the environment offers none") as caught:
+        read(spec)
+    assert caught.value.code == "source.access_denied"
+    keys = f"[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\n"
+    (tmp_path / "AWS_SHARED_CREDENTIALS_FILE").write_text(keys)
+    assert read(spec)["n"].to_list() == [1, 2]
+
+
+@pytest.mark.parametrize("keys", [{"region": "eu west"}, {"access_key": "a\nb"}, {"secret_key": "schlüssel"}])
+def test_what_would_be_no_request(lake: Ceph, keys: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Rust would panic, and say so at length."""
+    with pytest.raises(SourceError) as caught:
+        read(objects(lake, "raw/a.csv", **keys))
+    assert caught.value.code in ("source.invalid_request", "source.access_denied")
+    assert not any(value in str(caught.value) for key, value in keys.items() if key.endswith("_key"))
+    assert capfd.readouterr() == ("", "")
