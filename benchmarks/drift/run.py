@@ -23,9 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measure import Measurement, RunFailed, measure
-from pinned import VENVS, Program
-from reporting import about, spread, table
+from harness.measure import Measurement, RunFailed, measure
+from harness.programs import VENVS, Program
+from harness.reporting import about, spread, table
 from tables import make_tables
 
 HERE = Path(__file__).parent

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure import Measurement
+from harness.measure import Measurement
 
 if TYPE_CHECKING:
     from run import Score

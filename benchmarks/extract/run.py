@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from contents import Contents, compare, write_reference
 from environments import ALL, VENVS, Contender
-from measure import Measurement, RunFailed, measure
+from harness.measure import Measurement, RunFailed, measure
 from tables import TABLE, dump_mariadb, dump_postgres, fill_mariadb, fill_postgres
 
 ROOT = Path(__file__).parents[2]

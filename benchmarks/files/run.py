@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import polars as pl
-from measure import Measurement, RunFailed, measure
-from pinned import Program
-from reporting import about, spread, table
+from harness.measure import Measurement, RunFailed, measure
+from harness.programs import Program
+from harness.reporting import about, spread, table
 from tables import bodies, frame, summary
 
 ROOT = Path(__file__).parents[2]

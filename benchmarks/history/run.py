@@ -20,10 +20,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import polars as pl
-from measure import Measurement, measure
-from pinned import Program
+from harness.measure import Measurement, measure
+from harness.programs import Program
 from polars.testing import assert_frame_equal
-from reporting import about, spread, table
+from harness.reporting import about, spread, table
 from world import USERS, make
 
 ROOT = Path(__file__).parents[2]

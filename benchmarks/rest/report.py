@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measure import Measurement
-from reporting import about, spread, table
+from harness.measure import Measurement
+from harness.reporting import about, spread, table
 
 if TYPE_CHECKING:
     from run import Score

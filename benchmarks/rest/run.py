@@ -23,8 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from environments import ALL, OURS, Contender
-from measure import Measurement, RunFailed, measure
-from pinned import VENVS
+from harness.measure import Measurement, RunFailed, measure
+from harness.programs import VENVS
 from records import PAGE, Contents, compare, make
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pinned import Program
+from harness.programs import Program
 
 CONTENDERS = Path(__file__).parent / "contenders"
 OURS = "ours"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from environments import OURS
-from reporting import about, spread, table
+from harness.reporting import about, spread, table
 
 if TYPE_CHECKING:
     from run import Run, Score

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from answers import CHECKS, Answers, Verdict, compare, reference
 from environments import ALL, OURS, Contender
-from measure import Measurement, RunFailed, measure
-from pinned import VENVS
+from harness.measure import Measurement, RunFailed, measure
+from harness.programs import VENVS
 from tables import make_table
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Wall seconds, CPU seconds and peak memory of one fresh process with all its descendants (Linux)."""
+"""Wall seconds, CPU seconds, peak memory and bytes written of one fresh process with all its descendants (Linux)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ class RunFailed(Exception):  # noqa: N818 - reads better in a report
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds, and ``peak`` in bytes."""
+    """Seconds, and bytes.
+
+    Attributes:
+        peak: of resident memory.
+        written: handed to disks, as the kernel counted it when last looked at; what went to memory only is left out.
+        elsewhere: CPU seconds that all other processes of the machine took meanwhile, servers among them.
+    """
 
     wall: float
     cpu: float
     peak: int
+    written: int = 0
+    elsewhere: float = 0.0
 
 
 def measure(
@@ -40,7 +48,7 @@ def measure(
     """
     done = threading.Event()
     with log.open("wb") as out:
-        started = time.monotonic()
+        busy, started = _busy(), time.monotonic()
         process = subprocess.Popen(command, env=env, cwd=cwd, stdout=out, stderr=out, start_new_session=True)
         sampler = _Sampler(process.pid, done)
         sampler.start()
@@ -61,18 +69,25 @@ def measure(
         said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         late = f" after {timeout:g} s" if wall >= timeout else ""
         raise RunFailed(f"exit code {process.returncode}{late}: {' / '.join(said[-2:])}"[:400])
-    return Measurement(wall, usage.ru_utime + usage.ru_stime, sampler.peak)
+    cpu = usage.ru_utime + usage.ru_stime
+    elsewhere = max(0.0, _busy() - busy - cpu)
+    return Measurement(wall, cpu, sampler.peak, sum(sampler.written.values()), elsewhere)
 
 
 class _Sampler(threading.Thread):
     def __init__(self, pid: int, done: threading.Event) -> None:
         super().__init__(daemon=True)
         self._pid, self._done, self.peak = pid, done, 0
+        self.written: dict[int, int] = {}
 
     def run(self) -> None:
         while not self._done.wait(EVERY):
-            found = [_memory(pid) for pid in _tree(self._pid)]
+            pids = list(_tree(self._pid))
+            found = [_memory(pid) for pid in pids]
             self.peak = max(self.peak, sum(now for now, _ in found), *(highest for _, highest in found))
+            for pid in pids:
+                with contextlib.suppress(OSError, KeyError):
+                    self.written[pid] = int(_fields(PROC / str(pid) / "io")["write_bytes"])
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -86,14 +101,25 @@ def _tree(pid: int) -> Iterator[int]:
 def _memory(pid: int) -> tuple[int, int]:
     """Resident bytes now and at most; a process that has ended, or not begun its own program, has none."""
     with contextlib.suppress(OSError):
-        lines = dict(line.split(":", 1) for line in (PROC / str(pid) / "status").read_text().splitlines())
+        lines = _fields(PROC / str(pid) / "status")
         if "VmRSS" in lines:
             return _bytes(lines["VmRSS"]), _bytes(lines["VmHWM"])
     return 0, 0
 
 
+def _fields(path: Path) -> dict[str, str]:
+    found = (line.partition(":") for line in path.read_text().splitlines())
+    return {name: value.strip() for name, _, value in found}
+
+
 def _bytes(text: str) -> int:
     return int(text.split()[0]) * 1024
+
+
+def _busy() -> float:
+    """CPU seconds that the machine has spent on anything since it started: all but idle and waiting for disks."""
+    user, nice, system, _, _, *interrupts = map(int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + sum(interrupts[:2])) / os.sysconf("SC_CLK_TCK")
 
 
 def _kill(pid: int) -> None:

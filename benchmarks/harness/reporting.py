@@ -1,4 +1,4 @@
-"""What the reports of several benchmarks have in common: rows of a table, spreads, and what they were made on."""
+"""What reports have in common: rows of a table, spreads, and what they were made on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+OWN = ("polars", "duckdb", "pyarrow", "numpy", "numba", "feast")
 
-def about(begun: datetime, load: float, packages: Sequence[str]) -> dict[str, str]:
+
+def about(begun: datetime, load: float, packages: Sequence[str] = OWN) -> dict[str, str]:
     """When, where and with what; ``load`` is what else the machine had to do, the load average before the first run."""
     minutes = (datetime.now(UTC) - begun).total_seconds() / 60
     model = _field(Path("/proc/cpuinfo"), "model name")
@@ -28,6 +30,8 @@ def about(begun: datetime, load: float, packages: Sequence[str]) -> dict[str, st
 
 def spread(values: Sequence[float], form: str) -> str:
     """The median, with the least and the most."""
+    if not values:
+        return "–"
     middle = format(statistics.median(values), form)
     return f"{middle} ({min(values):{form}}–{max(values):{form}})" if len(values) > 1 else middle
 
