@@ -47,4 +47,93 @@ Redis, and every field of 2,000 entities of each view there.
     ),
 )
 
-ALL = (PIPELINE,)
+EXTRACT = Scenario(
+    "extract",
+    "Extraction from a database",
+    """
+One table of twelve columns, read whole and written as Parquet. `ours` is `maestro run` of a pipeline of one database
+source without checks and views, its ledger on. `copy` is the floor: the server's fastest way out, and nothing done with
+it (a binary COPY; for MariaDB its client's text), so it writes nothing. What landed is compared with what the database's
+own client says, every column of every row.
+""",
+    {
+        "S": {"postgres": 100_000, "mariadb": 50_000},
+        "M": {"postgres": 5_000_000, "mariadb": 1_000_000},
+        "L": {"postgres": 20_000_000},
+    },
+    contenders(
+        "extract",
+        ("copy", {"role": FLOOR}),
+        ("ours", {"role": OURS}),
+        ("connectorx", {"sizes": ("S", "M")}),
+        ("polars", {"sizes": ("S", "M")}),
+        ("dlt", {"sizes": ("S", "M")}),
+        ("ingestr", {"sizes": ("S", "M"), "cases": ("postgres",)}),
+        ("dlt_pyarrow", {"sizes": ("S", "M"), "slow": True}),
+        ("pandas", {"sizes": ("S", "M"), "slow": True}),
+        ("sling", {"sizes": ("S", "M"), "slow": True}),
+    ),
+    (
+        Goal("wall", 1 / 1.2, "connectorx", cases=("postgres",)),
+        Goal("wall", 2.0, "copy", cases=("postgres",)),
+        Goal("wall", 1 / 1.8, "dlt", cases=("mariadb",)),
+        Goal("peak", 350e6, sizes=("M", "L")),
+    ),
+)
+
+VALIDATE = Scenario(
+    "validate",
+    "Seven families of checks",
+    """
+Schema, completeness, uniqueness (of text that hardly repeats), ranges, categories, freshness and the mean, over seven of
+the twelve columns of one Parquet file: nine checks of seven families. `ours` is a suite of this engine that returns all
+failing rows; `polars_query` (the floor) and `duckdb_query` are one query each, written by hand, that only counts. What is
+found is compared with what plain DuckDB queries find. `inside` are the seconds from the end of the imports to the
+answers. At size L ours keeps to a memory limit.
+""",
+    {"S": (200_000, False), "M": (10_000_000, False), "L": (100_000_000, True)},
+    contenders(
+        "validate",
+        ("ours", {"role": OURS}),
+        ("polars_query", {"role": FLOOR, "sizes": ("S", "M")}),
+        ("duckdb_query", {"sizes": ("S", "M")}),
+        ("pointblank", {"mode": ("eager",), "sizes": ("S", "M")}),
+        ("pointblank_lazy", {"script": "pointblank", "mode": ("lazy",), "sizes": ("S", "M")}),
+        ("pandera", {"mode": ("lazy",), "sizes": ("S", "M")}),
+        ("pandera_eager", {"script": "pandera", "mode": ("eager",), "sizes": ("S", "M")}),
+        ("dataframely", {"sizes": ("S", "M")}),
+        ("soda", {"sizes": ("S", "M")}),
+        ("great_expectations", {"slow": True, "sizes": ("S", "M")}),
+    ),
+    (Goal("wall", 1.4, "polars_query", aim=1.15), Goal("peak", 700e6, sizes=("M", "L"))),
+)
+
+DRIFT = Scenario(
+    "drift",
+    "Drift",
+    """
+Twenty columns of numbers and five of texts: per column of numbers D with its p-value, Wasserstein-1, PSI, Jensen-Shannon
+and the shift of the mean; per column of texts PSI, Jensen-Shannon and chi-square. `ours rows` compares row by row, `ours
+profile` the current rows with a profile of the baseline that was stored beforehand. `scipy` calls SciPy's and numpy's
+functions, and is what answers are compared with. The peers calculate what they have of it: `evidently` Wasserstein and
+Jensen-Shannon; `alibi_detect` D and p-values of the 18 columns of numbers without nulls; `nannyml` D, Wasserstein and
+Jensen-Shannon. What is compared must be the same to 1e-9 (ours; from a profile, no further off than it says itself) or
+1e-5 (peers, which round and take n for n - 1). `inside` is from the tables in memory to the answers.
+""",
+    {"S": (100_000, 1_000_000), "M": (1_000_000, 10_000_000)},
+    contenders(
+        "drift",
+        ("scipy", {"slow": True}),
+        ("ours rows", {"script": "ours", "mode": ("rows",), "role": OURS}),
+        ("ours profile", {"script": "ours", "mode": ("profile",), "role": OURS}),
+        ("evidently", {"slow": True, "sizes": ("S",)}),
+        ("alibi_detect", {"slow": True, "sizes": ("S",)}),
+        ("nannyml", {"slow": True, "sizes": ("S",)}),
+    ),
+    (
+        Goal("inside", 1 / 10, "scipy", aim=1 / 15, who="ours rows"),
+        Goal("inside", 1 / 50, "scipy", who="ours profile"),
+    ),
+)
+
+ALL = (PIPELINE, EXTRACT, VALIDATE, DRIFT)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import chart
-from benchmarks.harness.contest import FLOOR, OURS, ROOT, Score
+from benchmarks.harness.contest import FLOOR, OURS, PEER, ROOT, Score
 from benchmarks.harness.reporting import spread, table
 from benchmarks.harness.results import Goal, Part, figures, load, ratios
 from benchmarks.harness.scenario import Scenario
@@ -60,7 +60,7 @@ def _overview(scenarios: Sequence[Scenario], parts: dict[str, list[Part]]) -> li
         for part in parts[scenario.name]:
             if part.size != "M" or not (ours := part.ours):
                 continue
-            peers = [s for s in part.scores if s.role == "peer" and s.runs]
+            peers = [s for s in part.scores if s.role == PEER and s.runs]
             best = min(peers, key=lambda s: statistics.median(figures(s, "wall")), default=None)
             floor = next((s for s in part.scores if s.role == FLOOR and s.runs), None)
             asked = [met for _, met, _ in _asked(scenario, part)]
@@ -170,7 +170,10 @@ def _asked(scenario: Scenario, part: Part) -> list[tuple[Goal, bool, float]]:
     """What is asked of ours here, whether it is met, and the figure."""
     found = []
     for goal in scenario.goals:
-        if part.size not in goal.sizes or (goal.cases and part.case not in goal.cases) or not (ours := part.ours):
+        if part.size not in goal.sizes or (goal.cases and part.case not in goal.cases) or not part.ours:
+            continue
+        ours = part.score(goal.who) if goal.who else part.ours
+        if ours is None:
             continue
         if goal.than is None:
             values = figures(ours, goal.what)
@@ -195,8 +198,23 @@ def _asked_lines(scenario: Scenario, part: Part) -> list[str]:
             text = f"{name} at most {_times(goal.must)} of {goal.than}: {_yes(met)} ({_times(figure)})"
             if goal.aim is not None:
                 text += f"; aim {_times(goal.aim)}: {_yes(figure <= goal.aim)}"
-        lines.append(f"- {text}")
+        lines.append(f"- {goal.who + ': ' if goal.who else ''}{text}")
+    if behind := _behind(part):
+        lines.append(f"- ahead of every peer: {behind}")
     return ["", "Asked of ours:", "", *lines] if lines else []
+
+
+def _behind(part: Part) -> str:
+    """Of the fastest peer, by wall and by CPU seconds; empty where there is none."""
+    ours, found = part.ours, []
+    peers = [score for score in part.scores if score.role == PEER and score.runs]
+    for what in ("wall", "cpu") if ours else ():
+        medians = {score.name: statistics.median(of) for score in peers if (of := ratios(ours, score, what))}
+        if medians:
+            name = max(medians, key=lambda peer: medians[peer])
+            met = _yes(medians[name] < 1)
+            found.append(f"{met} by {NAMES[what].split()[0]} ({_times(medians[name])} of {name})")
+    return ", ".join(found)
 
 
 def _times(ratio: float) -> str:

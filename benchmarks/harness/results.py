@@ -17,6 +17,7 @@ class Goal:
         what: wall, cpu, peak, or a figure that contenders give themselves, such as inside.
         must, aim: ours over the other's is at most this; without ``than``, ours itself.
         than: a contender; None: the figure itself.
+        who: of ours, where there are several; None: the first.
         cases: those where it is asked; empty: all. ``sizes`` likewise.
     """
 
@@ -24,6 +25,7 @@ class Goal:
     must: float
     than: str | None = None
     aim: float | None = None
+    who: str | None = None
     cases: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ("M",)
 

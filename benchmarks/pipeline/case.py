@@ -103,7 +103,7 @@ class Case:
     def answer(self, contender: Contender, out: Path, *, thorough: bool) -> Answer:
         found, report = self._checks(contender, out)
         written = sum(path.stat().st_size for path in (out / "features").rglob("*.parquet"))
-        stages = report.get("stages") if contender.role == OURS else json.loads((out / "stages.json").read_text())
+        stages = _laps(report) if contender.role == OURS else json.loads((out / "stages.json").read_text())
         figures = {"stages": stages}
         if not self.reference.exists():
             shutil.copytree(out / "features", self.reference / "features")
@@ -170,6 +170,12 @@ class Case:
                     if found is None or abs(found - expected) > CLOSE * max(1, abs(expected)):
                         return f"{view}.{name} of {row[0]} is {found} in Redis, not {expected}"
         return None
+
+
+def _laps(report: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Seconds and CPU seconds of each stage, as the engine's own report has them."""
+    laps = report.get("stages", [])
+    return {f"{lap['stage']} {lap['name']}".strip(): {k: lap[k] for k in ("seconds", "cpu_seconds")} for lap in laps}
 
 
 def _day(folder: Path, stamp: str) -> pl.DataFrame | None:
