@@ -16,9 +16,9 @@ PIPELINE = Scenario(
 PostgreSQL (users, projects, teams), Parquet on a Ceph gateway (activities) and a REST server (tasks) in; validated;
 the four feature sets as of 30 days, filled and scaled as the first day says; published as Parquet; the newest day
 loaded into Redis. `ours` is one pipeline file and `maestro backfill`, with its ledger, landing zone, quarantine,
-reports and the proof through Feast. `by_hand` is the floor: each stage by hand in one process, with none of these, and
-nothing registered with Feast. The peers are the stacks that people glue: their scripts name the pages
-that their settings are from. `seed_loops` walks users row by row, as the seed did, at the size that it can bear.
+reports and the proof through Feast. `by_hand` is the floor: each stage by hand in one process, with none of these,
+and nothing registered with Feast. The peers are the stacks that people glue: their scripts name the pages that their
+settings are from. `seed_loops` walks users row by row, as the seed did, at the size that it can bear.
 
 Compared are every feature of every row of every day (to 1e-9), the counts of failed checks, the number of keys in
 Redis, and every field of 2,000 entities of each view there.
@@ -52,9 +52,9 @@ EXTRACT = Scenario(
     "Extraction from a database",
     """
 One table of twelve columns, read whole and written as Parquet. `ours` is `maestro run` of a pipeline of one database
-source without checks and views, its ledger on. `copy` is the floor: the server's fastest way out, and nothing done with
-it (a binary COPY; for MariaDB its client's text), so it writes nothing. What landed is compared with what the database's
-own client says, every column of every row.
+source without checks and views, its ledger on. `copy` is the floor: the server's fastest way out, and nothing done
+with it (a binary COPY; for MariaDB its client's text), so it writes nothing. What landed is compared with what the
+database's own client says, every column of every row.
 """,
     {
         "S": {"postgres": 100_000, "mariadb": 50_000},
@@ -85,11 +85,11 @@ VALIDATE = Scenario(
     "validate",
     "Seven families of checks",
     """
-Schema, completeness, uniqueness (of text that hardly repeats), ranges, categories, freshness and the mean, over seven of
-the twelve columns of one Parquet file: nine checks of seven families. `ours` is a suite of this engine that returns all
-failing rows; `polars_query` (the floor) and `duckdb_query` are one query each, written by hand, that only counts. What is
-found is compared with what plain DuckDB queries find. `inside` are the seconds from the end of the imports to the
-answers. At size L ours keeps to a memory limit.
+Schema, completeness, uniqueness (of text that hardly repeats), ranges, categories, freshness and the mean, over seven
+of the twelve columns of one Parquet file: nine checks of seven families. `ours` is a suite of this engine that
+returns all failing rows; `polars_query` (the floor) and `duckdb_query` are one query each, written by hand, that only
+counts. What is found is compared with what plain DuckDB queries find. `inside` are the seconds from the end of the
+imports to the answers. At size L ours keeps to a memory limit.
 """,
     {"S": (200_000, False), "M": (10_000_000, False), "L": (100_000_000, True)},
     contenders(
@@ -112,13 +112,14 @@ DRIFT = Scenario(
     "drift",
     "Drift",
     """
-Twenty columns of numbers and five of texts: per column of numbers D with its p-value, Wasserstein-1, PSI, Jensen-Shannon
-and the shift of the mean; per column of texts PSI, Jensen-Shannon and chi-square. `ours rows` compares row by row, `ours
-profile` the current rows with a profile of the baseline that was stored beforehand. `scipy` calls SciPy's and numpy's
-functions, and is what answers are compared with. The peers calculate what they have of it: `evidently` Wasserstein and
-Jensen-Shannon; `alibi_detect` D and p-values of the 18 columns of numbers without nulls; `nannyml` D, Wasserstein and
-Jensen-Shannon. What is compared must be the same to 1e-9 (ours; from a profile, no further off than it says itself) or
-1e-5 (peers, which round and take n for n - 1). `inside` is from the tables in memory to the answers.
+Twenty columns of numbers and five of texts: per column of numbers D with its p-value, Wasserstein-1, PSI,
+Jensen-Shannon and the shift of the mean; per column of texts PSI, Jensen-Shannon and chi-square. `ours rows` compares
+row by row, `ours profile` the current rows with a profile of the baseline that was stored beforehand. `scipy` calls
+SciPy's and numpy's functions, and is what answers are compared with. The peers calculate what they have of it:
+`evidently` Wasserstein and Jensen-Shannon; `alibi_detect` D and p-values of the 18 columns of numbers without nulls;
+`nannyml` D, Wasserstein and Jensen-Shannon. What is compared must be the same to 1e-9 (ours; from a profile, no
+further off than it says itself) or 1e-5 (peers, which round and take n for n - 1). `inside` is from the tables in
+memory to the answers.
 """,
     {"S": (100_000, 1_000_000), "M": (1_000_000, 10_000_000)},
     contenders(

@@ -14,7 +14,7 @@ from benchmarks.harness.contest import DATA, OURS, Answer, Contender
 
 
 @contextmanager
-def cases(size: tuple[int, int], name: str) -> Iterator[list[Case]]:
+def cases(size: tuple[int, int], _: str) -> Iterator[list[Case]]:
     """One case: rows of the baseline, and of the current table."""
     yield [Case(size, make_tables(DATA / "drift" / f"{size[0]}-{size[1]}", *size))]
 

@@ -15,7 +15,7 @@ FOLDER = DATA / "extract"
 
 
 @contextmanager
-def cases(size: dict[str, int], name: str) -> Iterator[Iterator[Case]]:
+def cases(size: dict[str, int], _: str) -> Iterator[Iterator[Case]]:
     """A case per database, one server at a time: rows by name."""
     yield (case for database, rows in size.items() for case in _case(database, rows))
 

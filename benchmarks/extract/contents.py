@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+
 from benchmarks.extract.tables import COLUMNS, KEY
 
 TOLERANCE = 1e-9

@@ -226,17 +226,29 @@ def _yes(met: bool) -> str:
 
 
 def _stages(part: Part) -> list[str]:
-    """Seconds by stage, of those who tell."""
-    told = {score.name: [run["stages"] for run in score.runs if run.get("stages")] for score in part.scores}
+    """Seconds by stage, of those who tell; of some CPU seconds too, with their share in what the process took."""
     lines = []
-    for name, runs in told.items():
+    for score in part.scores:
+        runs = [run for run in score.runs if run.get("stages")]
         if not runs:
             continue
-        medians = {stage: statistics.median(run.get(stage, 0.0) for run in runs) for stage in runs[0]}
-        total = sum(medians.values())
-        said = ", ".join(f"{stage} {value:.2f}" for stage, value in sorted(medians.items(), key=lambda of: -of[1]))
-        lines.append(f"- {name}: {said}; {total:.2f} in all")
-    return ["", "Seconds by stage:", "", *lines] if lines else []
+        spent: dict[str, tuple[float, float]] = {}
+        for stage, one in runs[0]["stages"].items():
+            told = [run["stages"].get(stage, one) for run in runs]
+            pairs = [(of["seconds"], of["cpu_seconds"]) if isinstance(of, dict) else (of, 0.0) for of in told]
+            spent[stage] = (statistics.median(wall for wall, _ in pairs), statistics.median(cpu for _, cpu in pairs))
+        wall, cpu = (sum(of) for of in zip(*spent.values(), strict=True))
+        largest = sorted(spent.items(), key=lambda of: -of[1][0])
+        said = ", ".join(f"{stage} {_lap(*of)}" for stage, of in largest if of[0] >= wall / 100)
+        share = (
+            f", {cpu / statistics.median(run['cpu'] for run in runs):.0%} of the process's CPU seconds" if cpu else ""
+        )
+        lines.append(f"- {score.name}: {said}; {_lap(wall, cpu)} in all{share}")
+    return ["", "Where the seconds go (CPU seconds in brackets), stages of 1 % and more:", "", *lines] if lines else []
+
+
+def _lap(wall: float, cpu: float) -> str:
+    return f"{wall:.2f} ({cpu:.2f})" if cpu else f"{wall:.2f}"
 
 
 def _notes(part: Part) -> list[str]:

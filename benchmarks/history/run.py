@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import polars as pl
 from harness.measure import Measurement, measure
 from harness.programs import Program
-from polars.testing import assert_frame_equal
 from harness.reporting import about, spread, table
+from polars.testing import assert_frame_equal
 from world import USERS, make
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ MEMORY_LIMIT = "512MB"  # of ours, where it has one
 
 
 @contextmanager
-def cases(size: tuple[int, bool], name: str) -> Iterator[list[Case]]:
+def cases(size: tuple[int, bool], _: str) -> Iterator[list[Case]]:
     """One case: rows, and whether ours has a memory limit."""
     rows, limited = size
     files = make_table(DATA / "validate" / str(rows), rows)
