@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ class Contender:
         mode: further arguments of its script, after those of the case.
         role: ours, a peer, or the floor: what the work takes by hand, or the machine at least.
         slow: it has fewer rounds.
+        sampled: it does a part of the work only, such as some of the as-ofs; its case scales the seconds.
         sizes: where it takes part; empty: everywhere.
         cases: likewise.
     """
@@ -35,6 +37,7 @@ class Contender:
     mode: tuple[str, ...] = ()
     role: str = PEER
     slow: bool = False
+    sampled: bool = False
     sizes: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
 
@@ -52,12 +55,14 @@ class Answer:
         notes: what a reader should know besides, such as right values of another type.
         figures: what it measured itself, such as ``inside`` seconds; ``stages`` by name.
         size: bytes that it left.
+        scale: what its seconds are multiplied by.
     """
 
     wrong: str | None = None
     notes: tuple[str, ...] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
+    scale: float = 1.0
 
 
 class Case(Protocol):
@@ -153,8 +158,7 @@ def _once(
 ) -> None:
     try:
         if number == 0:
-            starts = [_run(contender, [], case.environment(), work, rounds.timeout) for _ in range(STARTS)]
-            score.startup = min(run.wall for run in starts)
+            score.startup = _startup(contender, case, work)
         arguments = _empty(work) and case.arguments(contender, work / "out")
         load = os.getloadavg()[0]
         found = _run(contender, [*arguments, *contender.mode], case.environment(), work, rounds.timeout)
@@ -172,9 +176,17 @@ def _once(
     score.size = answer.size if answer.size is not None else score.size
     if number or rounds.first:
         figures = {name: value for name, value in answer.figures.items() if value is not None}
+        found = replace(found, wall=found.wall * answer.scale, cpu=found.cpu * answer.scale)
         score.runs.append({"round": number, **asdict(found), "load": load, **figures})
     counted = f"round {number}" if number or rounds.first else "answers right"
     say(f"{case.title}, {contender.name}, {counted}: {words(found)}")
+
+
+def _startup(contender: Contender, case: Case, work: Path) -> float | None:
+    """The least seconds of its script with nothing to do; None where it does not run so."""
+    with contextlib.suppress(RunFailed):
+        return min(_run(contender, [], case.environment(), work, timeout=300).wall for _ in range(STARTS))
+    return None
 
 
 def _empty(work: Path) -> bool:

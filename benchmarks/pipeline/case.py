@@ -19,9 +19,9 @@ import polars as pl
 from feast_bytes import entity, number
 from feast_bytes import field as field_of
 from views import VIEWS
-from world import LAST, PAGE, SCHEMAS, Size, make
 
 from benchmarks.harness.contest import DATA, OURS, Answer, Contender
+from benchmarks.pipeline.world import LAST, PAGE, SCHEMAS, Size, make
 
 SAMPLE = 2_000  # entities of each view looked up in Redis
 CLOSE = 1e-9
