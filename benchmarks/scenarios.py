@@ -234,7 +234,8 @@ Entity rows (a text key, a tenth of them unknown, and a moment) joined to one vi
 as of their moments, from Parquet to Parquet. `ours` is `maestro training-set` with its default `memory_limit` of 512
 MiB; `duckdb_asof` one hand-written query with an ASOF JOIN and all the memory it wants, which gives the rows in any
 order; `duckdb_ordered` the same in the order of the entity rows, as ours; `feast` `get_historical_features` with the
-DuckDB store. Every value is compared, and for ours the order. `inside` are the seconds from the end of the imports.
+DuckDB store, from pandas into an Arrow table; `plugin` the same call with our store. Every value is compared, and for
+ours the order. `inside` are the seconds from the end of the imports, `call` those of the call, `to_arrow` included.
 """,
     {"S": (20_000, 2_000, 5), "M": (1_000_000, 100_000, 30), "L": (10_000_000, 200_000, 100)},
     contenders(
@@ -242,9 +243,14 @@ DuckDB store. Every value is compared, and for ours the order. `inside` are the 
         ("duckdb_asof", {"mode": ("plain",), "role": FLOOR, "sizes": ("S", "M")}),
         ("ours", {"role": OURS}),
         ("duckdb_ordered", {"script": "duckdb_asof", "mode": ("ordered",), "sizes": ("S", "M")}),
-        ("feast", {"sizes": ("S", "M")}),
+        ("plugin", {"script": "feast", "mode": ("plugin",), "role": OURS, "sizes": ("S", "M")}),
+        ("feast", {"mode": ("duckdb",), "sizes": ("S", "M")}),
     ),
-    (Goal("inside", 1.1, "duckdb_asof"), Goal("inside", 1 / 10, "feast", cases=("long",))),
+    (
+        Goal("inside", 1.1, "duckdb_asof"),
+        Goal("inside", 1 / 10, "feast", cases=("long",)),
+        Goal("call", 1 / 10, "feast", who="plugin", cases=("long",)),
+    ),
 )
 
 ALL = (PIPELINE, EXTRACT, REST, FILES, VALIDATE, DRIFT, HISTORY, TRAINING)

@@ -25,7 +25,14 @@ bytes.
 or what the machine takes at least. `elsewhere` is how many of the machine's cores all other processes had meanwhile,
 the servers of the benchmark among them: where it is large, believe CPU seconds and ratios, not wall seconds.
 """
-NAMES = {"wall": "wall s", "cpu": "CPU s", "peak": "peak MB", "inside": "inside s", "inside_cpu": "inside CPU s"}
+NAMES = {
+    "wall": "wall s",
+    "cpu": "CPU s",
+    "peak": "peak MB",
+    "inside": "inside s",
+    "inside_cpu": "inside CPU s",
+    "call": "call s",
+}
 FORMS = {"peak": ".0f"}
 
 
@@ -124,7 +131,7 @@ def _memory(parts: Sequence[Part]) -> dict[str, tuple[str, list[tuple[float, flo
 def _part(scenario: Scenario, part: Part) -> list[str]:
     lines = ["", f"### {part.title}, size {part.size}", ""]
     lines += [", ".join(f"{name}: {value}" for name, value in part.facts.items()), ""]
-    own = [what for what in ("inside", "inside_cpu") if any(figures(s, what) for s in part.scores)]
+    own = [what for what in ("inside", "inside_cpu", "call") if any(figures(s, what) for s in part.scores)]
     shown = [*own, "wall", "cpu", "peak"]
     compared = [*own[:1], "wall", "cpu", "peak"]
     head = ["contender", "runs", *(NAMES[what] for what in shown), "start-up s", "left MB", "written MB", "elsewhere"]
@@ -198,6 +205,8 @@ def _asked_lines(scenario: Scenario, part: Part) -> list[str]:
             text = f"{name} at most {_times(goal.must)} of {goal.than}: {_yes(met)} ({_times(figure)})"
             if goal.aim is not None:
                 text += f"; aim {_times(goal.aim)}: {_yes(figure <= goal.aim)}"
+            if goal.what == "wall" and (other := part.score(goal.than)) and part.ours:
+                text += f"; by CPU seconds {_times(statistics.median(ratios(part.ours, other, 'cpu')))}"
         lines.append(f"- {goal.who + ': ' if goal.who else ''}{text}")
     if behind := _behind(part):
         lines.append(f"- ahead of every peer: {behind}")

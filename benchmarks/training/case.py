@@ -46,9 +46,10 @@ class Case:
         if not self.reference.exists():
             shutil.copyfile(path, self.reference)
         said = (out.parent / "log.txt").read_text(errors="replace").splitlines()
-        [inside] = [line.split()[1] for line in said if line.startswith("inside")]
+        [seconds] = [map(float, line.split()[1:]) for line in said if line.startswith("inside")]
+        figures = dict(zip(("inside", "call"), seconds, strict=False))
         wrong = self._differs(contender, path) if thorough else None
-        return Answer(wrong, figures={"inside": float(inside)}, size=path.stat().st_size)
+        return Answer(wrong, figures=figures, size=path.stat().st_size)
 
     def _differs(self, contender: Contender, path: Path) -> str | None:
         """In what an answer is not DuckDB's; None: in nothing."""

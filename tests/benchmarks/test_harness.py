@@ -183,8 +183,8 @@ def test_the_page_says_what_is_met_and_who_was_wrong(tmp_path: Path, monkeypatch
         ]
         results.store(tmp_path / "results.json", part("a", size, *scores))
     text = page.write([scenario]).read_text()
-    assert "- wall at most 1/2 of peer: yes (1/2.73); aim 1/4: **no**" in text
-    assert "- wall at most 1.10 of floor: **no** (2.00)" in text
+    assert "- wall at most 1/2 of peer: yes (1/2.73); aim 1/4: **no**; by CPU seconds 1/2.73" in text
+    assert "- wall at most 1.10 of floor: **no** (2.00); by CPU seconds 2.00" in text
     assert "- peak at most 1000 MB: yes (2 MB)" in text
     assert "- liar: liar==1. **wrong, not timed**: 41 rows." in text
     assert (
