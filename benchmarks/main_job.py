@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from measure import measure
+from harness.measure import measure
 
 SEED = 20251004
 ACTIVITIES, USERS, TASKS, PROJECTS, TEAMS = 2_000_000, 50_000, 200_000, 5_000, 5_000

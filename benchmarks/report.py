@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import polars as pl
-from measure import measure
+from harness.measure import measure
 
 COLUMNS = 250
 DATA = Path(__file__).parent / ".data" / "report"

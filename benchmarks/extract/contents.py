@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
-from tables import COLUMNS, KEY
+
+from benchmarks.extract.tables import COLUMNS, KEY
 
 TOLERANCE = 1e-9
 FAMILIES = {

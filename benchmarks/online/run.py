@@ -31,8 +31,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measure import Measurement, measure
-from reporting import about, spread, table
+from harness.measure import Measurement, measure
+from harness.reporting import about, spread, table
 from views import make
 
 ROOT = Path(__file__).parents[2]

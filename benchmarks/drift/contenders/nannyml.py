@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["nannyml==0.13.1", "pandas==2.3.3", "statsmodels", "scipy==1.17.1", "pyarrow==26.0.1"]
+# dependencies = ["nannyml==0.13.1", "pandas==2.3.3", "statsmodels==0.15.0", "scipy==1.17.1", "pyarrow==26.0.1"]
 # ///
 """NannyML's univariate drift over one chunk: Kolmogorov-Smirnov and Wasserstein of numbers, Jensen-Shannon of texts."""
 

@@ -1,3 +1,6 @@
+# /// script
+# dependencies = []
+# ///
 """Hand-written DuckDB, one query per as-of: ``duckdb_sql.py FOLDER SET COUNT OUT``."""
 
 from __future__ import annotations

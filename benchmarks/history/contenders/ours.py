@@ -1,3 +1,6 @@
+# /// script
+# dependencies = []
+# ///
 """Ours, through the library: ``ours.py FOLDER SET COUNT OUT [each]``; each: a query per as-of, as for single runs."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# /// script
+# dependencies = []
+# ///
 """Hand-written Polars (streaming), one query per as-of: ``polars_scan.py FOLDER user COUNT OUT``."""
 
 from __future__ import annotations

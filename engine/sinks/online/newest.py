@@ -14,6 +14,7 @@ from engine.errors import SinkError
 from engine.sinks.feast import OfflineView
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 _CELLS = 400_000  # of a batch
@@ -42,18 +43,15 @@ def newest(
     names = [name for name, _ in view.features]
     key = ", ".join(map(identifier, view.key_names))
     columns = ", ".join(identifier(name) for name in (*view.key_names, *names, *_STAMPS))
-    files = ", ".join(literal(str(path)) for path in paths)
-    sql = f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"
+    where = "true"
     if after is not None:
-        sql += f" WHERE ({key}) > {_value(after)}"
+        where = f"({key}) > {_value(after)}"
     elif among is not None:
-        sql += f" WHERE ({key}) IN ({', '.join(map(_value, among)) or 'NULL'})"
-    if len(paths) > 1:
-        latest = ", ".join(f"{stamp} DESC" for stamp in _STAMPS)
-        sql += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {latest}) = 1"
+        where = f"({key}) IN ({', '.join(map(_value, among)) or 'NULL'})"
     rows = max(1_000, _CELLS // (len(names) + 1))
     database = connect(memory_limit, spill)
     try:
+        sql = _query(database, paths, key, columns, where, among)
         reader: pa.RecordBatchReader = database.sql(f"{sql} ORDER BY {key}").to_arrow_reader(rows)
         for batch in reader:
             yield from _parts(_frame(batch))
@@ -68,11 +66,70 @@ def newest(
         database.close()
 
 
+def _query(
+    database: duckdb.DuckDBPyConnection,
+    paths: Sequence[Path],
+    key: str,
+    columns: str,
+    where: str,
+    among: Sequence[Any] | None,
+) -> str:
+    """The newest rows. Where one file is newer than all others, as the last of many as-ofs is, its rows are: of the
+    others only the keys are looked at, and then the rows of those that it lacks."""
+    last = _last(database, paths)
+    older = [path for path in paths if path != last]
+    if last is None:
+        return _latest(_scan(paths), key, columns, where)
+    newest = f"SELECT {columns} FROM {_scan([last])} WHERE {where}"
+    if not older or (among is not None and _count(database, newest) == len(among)):
+        return newest
+    keys = f"(SELECT {key} FROM {_scan(older)} WHERE {where})"
+    database.execute(
+        f"CREATE TEMP TABLE absent AS SELECT DISTINCT {key} FROM {keys} ANTI JOIN {_scan([last])} USING ({key})"
+    )
+    if not _count(database, "FROM absent"):
+        return newest
+    lacking = f"(SELECT {columns} FROM {_scan(older)} SEMI JOIN absent USING ({key}))"
+    return f"{newest} UNION ALL ({_latest(lacking, key, columns, where)})"
+
+
+def _latest(scan: str, key: str, columns: str, where: str) -> str:
+    latest = ", ".join(f"{stamp} DESC" for stamp in _STAMPS)
+    newest = f"row_number() OVER (PARTITION BY {key} ORDER BY {latest}) = 1"
+    return f"SELECT {columns} FROM {scan} WHERE {where} QUALIFY {newest}"
+
+
+def _last(database: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> Path | None:
+    """The file of one moment that is later than all moments of the others, by what their footers say."""
+    found = database.execute(
+        "SELECT file_name, epoch_us(min(stats_min_value::timestamptz)), epoch_us(max(stats_max_value::timestamptz)), "
+        "bool_and(stats_min_value IS NOT NULL AND stats_max_value IS NOT NULL) "
+        f"FROM parquet_metadata({_files(paths)}) WHERE path_in_schema = 'event_timestamp' GROUP BY file_name"
+    ).fetchall()
+    if len(found) < len(paths) or not all(told for *_, told in found):
+        return None
+    file, low, high, _ = max(found, key=lambda of: of[2])
+    return Path(file) if low == high and sum(of == high for _, _, of, _ in found) == 1 else None
+
+
+def _scan(paths: Sequence[Path]) -> str:
+    return f"read_parquet({_files(paths)}, hive_partitioning = false)"
+
+
+def _files(paths: Sequence[Path]) -> str:
+    return f"[{', '.join(literal(str(path)) for path in paths)}]"
+
+
+def _count(database: duckdb.DuckDBPyConnection, sql: str) -> int:
+    return int(database.execute(f"SELECT count(*) FROM ({sql})").fetchall()[0][0])
+
+
 def sample(view: OfflineView, paths: Sequence[Path], count: int) -> list[Any]:
     """Some keys of these files, always the same ones."""
-    files = ", ".join(literal(str(path)) for path in paths)
     key = ", ".join(map(identifier, view.key_names))
-    sql = f"SELECT DISTINCT {key} FROM read_parquet([{files}], hive_partitioning = false) ORDER BY hash({key}) LIMIT ?"
+    # A file has a key once, so that the first rows by hash hold the first keys.
+    first = f"SELECT {key} FROM {_scan(paths)} ORDER BY hash({key}) LIMIT {count * len(paths)}"
+    sql = f"SELECT DISTINCT {key} FROM ({first}) ORDER BY hash({key}) LIMIT ?"
     with closing(connect()) as database:
         found = database.execute(sql, [count]).fetchall()
     return [list(key) if view.more_keys else key[0] for key in found]

@@ -1,0 +1,64 @@
+"""What the scenarios declare; and that one of them, which needs no server, runs from beginning to end. Never for time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import scenarios
+from benchmarks.harness.contest import FLOOR, OURS, PEER
+from benchmarks.harness.results import load
+from benchmarks.harness.scenario import Scenario
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("scenario", scenarios.ALL, ids=lambda scenario: scenario.name)
+def test_what_a_scenario_names_is_there(scenario: Scenario) -> None:
+    assert {"S", "M"} <= set(scenario.sizes)
+    assert "def cases(" in (scenario.folder / "case.py").read_text()
+    names = [contender.name for contender in scenario.contenders]
+    assert len(set(names)) == len(names)
+    assert {contender.role for contender in scenario.contenders} <= {OURS, PEER, FLOOR}
+    assert any(contender.role == OURS for contender in scenario.contenders)
+    for contender in scenario.contenders:
+        assert all("==" in pin for pin in contender.program.pins), contender.name
+        assert (contender.role != OURS) or not contender.program.pins
+    for goal in scenario.goals:
+        assert {goal.than, goal.who} <= {*names, None}
+        assert set(goal.sizes) <= set(scenario.sizes)
+    for part in load(scenario.results).values():
+        assert {score.name for score in part.scores} <= set(names)
+        assert f"### {part.title}, size {part.size}" in (ROOT / "benchmarks" / "RESULTS.md").read_text()
+
+
+def test_the_page_is_what_the_results_give() -> None:
+    """Each scenario has its place on it."""
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    assert [f"## {of.title}" for of in scenarios.ALL] == [line for line in text.splitlines() if line.startswith("## ")]
+    for name in (line.split("(")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")):
+        assert (ROOT / "benchmarks" / name).exists()
+
+
+def test_a_scenario_runs() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.harness",
+        "validate",
+        "S",
+        "--only",
+        "ours",
+        "--runs",
+        "1",
+        "--first",
+        "--dry",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Seven families of checks, ours, round 0: " in done.stdout
