@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -176,9 +175,10 @@ class _Carrier:
 
     def __enter__(self) -> _Carrier:
         try:
-            if not all(map(runs, self._carried.aggregates)):
-                threading.Thread(target=buckets.load, daemon=True).start()  # while the rows are read
-            self._events.scan(self._history._inputs)
+            with ThreadPoolExecutor(1) as pool:
+                if not all(map(runs, self._carried.aggregates)):
+                    pool.submit(buckets.load)  # while the rows are read
+                self._events.scan(self._history._inputs)
             self._compute()
         except BaseException:
             self._stack.close()
