@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import math
+import hashlib
+import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-import polars as pl
-
 from engine.errors import SinkError
 from engine.ledger import Ledger
+from engine.objects import Objects
 from engine.plan import Plan, ViewPlan
 from engine.progress import Progress
-from engine.sinks.feast import FeatureRepo, OfflineView, check_files
+from engine.registration import published, published_view
+from engine.sinks.feast import FeatureRepo, OfflineView
+from engine.sinks.feast.aside import Aside
 from engine.sinks.online.config import read_config
 from engine.sinks.online.gone import remove_gone
 from engine.sinks.online.load import load
-from engine.sinks.online.newest import newest, sample
+from engine.sinks.online.newest import sample
 from engine.sinks.online.store import Removing, Store, open_store
-from engine.sinks.online.values import as_stored
 from engine.types import iso, parse_moment
 
 PROVEN = 100  # entities that are read back after a load
-_AT_ONCE = 500  # keys that are asked for
-_STAMPS = ("event_timestamp", "created_timestamp")
 File = Mapping[str, Any]
 
 
@@ -60,6 +61,7 @@ def load_views(
     repo: FeatureRepo,
     views: Sequence[ViewPlan],
     *,
+    aside: Aside,
     progress: Progress,
     full: bool = False,
     proof: int | None = PROVEN,
@@ -67,6 +69,7 @@ def load_views(
     """Loads what the online store does not hold yet of the published views; the caller holds the pipeline's lease.
 
     Args:
+        aside: Feast, for the proof.
         full: loads everything, whatever the ledger says.
         proof: how many entities per view are read back through Feast and compared; None is all, 0 none.
 
@@ -74,30 +77,35 @@ def load_views(
         SinkError: the store cannot be reached or written, or gives back other values; loading again goes on.
     """
     config = read_config(repo.folder)
+    if proof != 0:
+        aside.begin()
     done = []
-    with open_store(config, repo) as store:
-        for view_plan in views:
-            files = [f for f in ledger.published(plan.pipeline, view_plan.name) if f["state"] != "publishing"]
-            if files:
-                progress.step("feast", view_plan.name)
-                view = offline_view(plan, view_plan, files)
-                whole = config.own and plan.feast is not None and plan.feast.deleted == "remove"
-                identity = f"{config.identity}-newest" if whole else config.identity
-                anew = full or not store.holds(view)
-                loading = _Loading(plan, ledger, store, identity, view, files, full=anew, whole=whole)
-                done.append((view, files[-1:] if whole else files, loading.run(progress, older_wins=not config.own)))
-    spill = plan.workdir / "spill"
-    found = []
-    for view, files, (fresh, rows, removed) in done:
-        paths = [_output(plan) / f["path"] for f in files]
-        among = [_output(plan) / f["path"] for f in fresh if f in files] or paths
-        proven = 0
-        if proof != 0:
-            progress.step("feast", f"{view.name}: proof")
-            asked = None if proof is None else sample(view, among, proof)
-            expected = newest(view, paths, memory_limit=plan.memory_limit, spill=spill, among=asked)
-            proven = prove(repo, view, expected)
-        found.append(Loaded(view.name, tuple(parse_moment(f["as_of"]) for f in fresh), rows, proven, removed))
+    with _fetched(plan) as fetched:
+        with open_store(config, repo) as store:
+            for view_plan in views:
+                files = published(plan, ledger, view_plan.name)
+                if files:
+                    progress.step("feast", view_plan.name)
+                    view = published_view(plan, view_plan, files)
+                    whole = config.own and plan.feast is not None and plan.feast.deleted == "remove"
+                    identity = f"{config.identity}-newest" if whole else config.identity
+                    anew = full or not store.holds(view)
+                    loading = _Loading(plan, ledger, store, identity, view, files, fetched, full=anew, whole=whole)
+                    ran = loading.run(progress, older_wins=not config.own)
+                    done.append((view, files[-1:] if whole else files, ran))
+        spill = plan.workdir / "spill"
+        found = []
+        for view, files, (fresh, rows, removed) in done:
+            proven = 0
+            if proof != 0:
+                progress.step("feast", f"{view.name}: proof")
+                new = [f for f in fresh if f in files]
+                all_of_it: Sequence[File] = files
+                if fetched.is_remote:  # what the store has newer is not compared: that takes no other files
+                    all_of_it = new or files[-1:]
+                asked = None if proof is None else sample(view, fetched.paths(new or all_of_it), proof)
+                proven = aside.prove(view, fetched.paths(all_of_it), asked, plan.memory_limit, spill)
+            found.append(Loaded(view.name, tuple(parse_moment(f["as_of"]) for f in fresh), rows, proven, removed))
     return found
 
 
@@ -117,11 +125,13 @@ class _Loading:
         identity: str,
         view: OfflineView,
         files: Sequence[File],
+        fetched: _Files,
         *,
         full: bool,
         whole: bool,
     ) -> None:
         self.plan, self.ledger, self.store, self.whole = plan, ledger, store, whole
+        self.fetched = fetched
         self.identity, self.view, self.files = identity, view, files
         self.last = ledger.load(plan.pipeline, view.name)
         if full or self.last is None or self.last["store"] != identity:
@@ -159,7 +169,7 @@ class _Loading:
         count = load(
             self.store,
             self.view,
-            [_output(self.plan) / f["path"] for f in self._beside(older_wins)],
+            self.fetched.paths(self._beside(older_wins)),
             memory_limit=self.plan.memory_limit,
             spill=self.plan.workdir / "spill",
             after=after,
@@ -173,11 +183,13 @@ class _Loading:
         as it is the same."""
         known = dict(self.last["files"]) if self.last is not None else {}
         before = [f for f in self.files if f["state"] == "loaded" and known.get(f["path"], "") == f["sha256"]]
+        if not len(before) == len(known) == 1:
+            before = []
         return remove_gone(
             cast(Removing, self.store),
             self.view,
-            _output(self.plan) / self.files[-1]["path"],
-            _output(self.plan) / before[0]["path"] if len(before) == len(known) == 1 else None,
+            self.fetched.paths(self.files[-1:])[0],
+            self.fetched.paths(before)[0] if before else None,
             memory_limit=self.plan.memory_limit,
             spill=self.plan.workdir / "spill",
         )
@@ -198,79 +210,46 @@ class _Loading:
         ]
 
 
-def offline_view(plan: Plan, view_plan: ViewPlan, files: Sequence[File]) -> OfflineView:
-    """A published view as its newest file has it.
+class _Files:
+    """Published files as paths; those in a store are fetched to ``folder`` at first use."""
 
-    Raises:
-        SinkError: a file cannot be read, or the view's files differ in their columns.
-    """
-    path = _output(plan) / files[-1]["path"]
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self._output, self._folder = plan.output, folder
+        self.is_remote = isinstance(plan.output, Objects)
+
+    def paths(self, files: Sequence[File]) -> list[Path]:
+        """Where they lie on this machine.
+
+        Raises:
+            SinkError: one cannot be fetched, or is not what was published.
+        """
+        return [self._path(file) for file in files]
+
+    def _path(self, file: File) -> Path:
+        name = str(file["path"])
+        if not isinstance(self._output, Objects):
+            return self._output / name
+        path = self._folder / name
+        if path.exists():
+            return path
+        found = self._output.get(name, path)
+        if found and file["sha256"] is not None:
+            with path.open("rb") as handle:
+                found = hashlib.file_digest(handle, "sha256").hexdigest() == file["sha256"]
+        if not found:
+            raise SinkError(
+                "the published file is gone, or is not what was published",
+                code="online.unreadable",
+                where=f"{self._output}/{name}",
+                fix="`maestro verify` names what is amiss; publish that as-of again",
+            )
+        return path
+
+
+@contextmanager
+def _fetched(plan: Plan) -> Iterator[_Files]:
+    folder = plan.workdir / "spill" / f"published-{uuid.uuid4().hex[:8]}"
     try:
-        schema = {name: str(dtype) for name, dtype in pl.read_parquet_schema(path).items()}
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise SinkError(
-            f"the published file cannot be read: {error}",
-            code="online.unreadable",
-            where=str(path),
-            fix="`maestro verify` names what is amiss; publish that as-of again",
-        ) from None
-    names = view_plan.view.keys
-    features = tuple((name, dtype) for name, dtype in schema.items() if name not in (*names, *_STAMPS))
-    (key, dtype), *more = [(name, schema.get(name, "absent")) for name in names]
-    folder = _output(plan) / view_plan.name
-    view = OfflineView(view_plan.name, view_plan.entity, key, dtype, features, folder, more_keys=tuple(more))
-    check_files(view)
-    return view
-
-
-def _output(plan: Plan) -> Path:
-    """Where the published files lie; a local folder, where there is Feast."""
-    return Path(str(plan.output))
-
-
-def prove(repo: FeatureRepo, view: OfflineView, expected: Iterator[pl.DataFrame]) -> int:
-    """Reads rows back through Feast and compares them; gives how many there were.
-
-    Raises:
-        SinkError: values differ; features, counts and an example are named.
-    """
-    count = 0
-    wrong: dict[str, tuple[int, str]] = {}
-    for batch in expected:
-        for rows in batch.iter_slices(_AT_ONCE):
-            keys = rows.select(view.key_names).to_dicts() if view.more_keys else rows[view.key].to_list()
-            found, since = repo.online_since(view.name, keys)
-            moments = rows["event_timestamp"].dt.epoch("s").to_list()
-            count += len(keys)
-            for name, _ in view.features:
-                values = as_stored(rows[name]).to_list()
-                for key, want, have, moment, then in zip(keys, values, found[name], moments, since[name], strict=True):
-                    if then <= moment and not _equal(want, have):  # what came later from elsewhere is not ours
-                        example = f"{', '.join(view.key_names)} {key!r}: online {have!r}, published {want!r}"
-                        times, first = wrong.get(name, (0, example))
-                        wrong[name] = (times + 1, first)
-    if wrong:
-        listed = "; ".join(f"{name} ({times:,}, such as {example})" for name, (times, example) in wrong.items())
-        raise SinkError(
-            f"of {count:,} entities compared, the online store gives other values than the newest published row in "
-            f"{listed}",
-            code="online.differs",
-            where=view.name,
-            fix="load everything: maestro materialize PIPELINE --full",
-        )
-    return count
-
-
-def _equal(want: Any, have: Any) -> bool:
-    if not isinstance(want, list) or not isinstance(have, list):
-        return bool(want == have)
-    return len(want) == len(have) and all(map(_same_item, want, have))
-
-
-def _same_item(want: Any, have: Any) -> bool:
-    """Within a list, Feast has NaN, and an empty text, empty bytes, false or NaN in place of null."""
-    if isinstance(have, float) and math.isnan(have):
-        return want is None or math.isnan(want)
-    if isinstance(want, datetime) and isinstance(have, datetime):
-        return int(want.timestamp()) == int(have.timestamp())  # as Feast cuts what is in a list
-    return bool(want == have) or (want is None and have in ("", b"", False))
+        yield _Files(plan, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

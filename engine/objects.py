@@ -38,6 +38,11 @@ class Objects:
         return secrets_of(self._spec)
 
     @property
+    def endpoint(self) -> str | None:
+        """Of a store that is not Amazon's."""
+        return self._spec.endpoint_url
+
+    @property
     def for_polars(self) -> dict[str, str]:
         """What Polars needs to read from it; secrets among it."""
         spec = self._spec

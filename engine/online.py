@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import ConfigError, Problem, UsageError, did_you_mean
+from engine.errors import UsageError, did_you_mean
 from engine.features.ways import TRAINED
-from engine.ledger import Ledger
 from engine.plan import Plan, ViewPlan, compile_plan
 from engine.progress import Progress, Silent
-from engine.sinks.feast import FeatureRepo, Key, OfflineView
+from engine.registration import opened, published, published_view, repo_of
+from engine.sinks.feast import Key, OfflineView
+from engine.sinks.feast.aside import Aside
 from engine.spec import Pipeline
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ def materialize(
         LedgerError: a run is at work.
     """
     plan = compile_plan(pipeline, history=False)
-    repo = _repo(pipeline, plan)
+    repo = repo_of(pipeline, plan)
     chosen = [_view(plan, name) for name in views] or list(plan.views)
     from engine.loading import load_views
 
-    with _ledger(plan) as ledger, ledger.lease(plan.pipeline):
-        return load_views(plan, ledger, repo, chosen, full=full, proof=proof, progress=progress or Silent())
+    with Aside(repo) as aside, opened(plan) as ledger, ledger.lease(plan.pipeline):
+        told = progress or Silent()
+        return load_views(plan, ledger, repo, chosen, aside=aside, full=full, proof=proof, progress=told)
 
 
 def get(pipeline: Pipeline, view: str, keys: Sequence[Key]) -> list[dict[str, Any]]:
@@ -62,15 +64,13 @@ def get(pipeline: Pipeline, view: str, keys: Sequence[Key]) -> list[dict[str, An
         SinkError: Feast cannot answer.
     """
     plan = compile_plan(pipeline, history=False)
-    repo, view_plan = _repo(pipeline, plan), _view(plan, view)
-    from engine.loading import offline_view
-
-    with _ledger(plan) as ledger:
-        files = [f for f in ledger.published(plan.pipeline, view) if f["state"] != "publishing"]
+    repo, view_plan = repo_of(pipeline, plan), _view(plan, view)
+    with opened(plan) as ledger:
+        files = published(plan, ledger, view_plan.name)
     if not files:
         raise UsageError(f"nothing is published of {view}", code="online.unpublished", where=view, fix="run it first")
-    published = offline_view(plan, view_plan, files)
-    return repo.online(view, [_key(key, published) for key in keys])
+    found = published_view(plan, view_plan, files)
+    return repo.online(view, [_key(key, found) for key in keys])
 
 
 def check(pipeline: Pipeline, trained: str | Path) -> list[dict[str, str]]:
@@ -93,7 +93,7 @@ def check(pipeline: Pipeline, trained: str | Path) -> list[dict[str, str]]:
     from engine.frames import reading
 
     plan = compile_plan(pipeline, history=False)
-    _repo(pipeline, plan)
+    repo_of(pipeline, plan)
     with reading(str(trained), "name the Parquet file of a training set"):
         text = (pq.read_metadata(trained).metadata or {}).get(TRAINED.encode())
     if text is None:
@@ -104,7 +104,7 @@ def check(pipeline: Pipeline, trained: str | Path) -> list[dict[str, str]]:
             fix="make it with maestro training-set, or with our Feast offline store and persist",
         )
     found = []
-    with _ledger(plan) as ledger:
+    with opened(plan) as ledger:
         for view, marks in json.loads(text).items():
             files = [f for f in ledger.published(plan.pipeline, _view(plan, view).name) if f["state"] == "loaded"]
             if not files:
@@ -143,17 +143,6 @@ def _footer(plan: Plan, name: str) -> Any:
             return pq.read_metadata(handle)
 
 
-def _ledger(plan: Plan) -> Ledger:
-    if not Ledger.exists(plan.workdir, plan.ledger_url):
-        raise UsageError(
-            f"{plan.pipeline} has not run yet: there is no ledger",
-            code="ledger.missing",
-            where=str(plan.workdir),
-            fix="run the pipeline first, or correct workdir",
-        )
-    return Ledger(plan.workdir, plan.ledger_url)
-
-
 def _key(key: Key, view: OfflineView) -> Key:
     """A key with the types that the view's key columns have."""
     if not view.more_keys and not isinstance(key, Mapping):
@@ -182,20 +171,6 @@ def _typed(key: str | int, name: str, dtype: str) -> str | int:
         raise UsageError(
             f"the key {name!r} is a number, {key!r} is none", code="online.key", where=name, fix="write the number"
         ) from None
-
-
-def _repo(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
-    if plan.feast is None or plan.feast_repo is None:
-        problem = Problem(
-            "config.no_feast",
-            "the pipeline has no online store",
-            (),
-            fix="add a section such as feast: {repo: ./feature_repo, project: NAME}, and run it",
-        )
-        raise ConfigError([pipeline.locate(problem)])
-    repo = FeatureRepo(plan.feast_repo, plan.feast.project)
-    repo.check()
-    return repo
 
 
 def _view(plan: Plan, name: str) -> ViewPlan:

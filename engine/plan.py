@@ -184,6 +184,7 @@ class Plan:
     retention: Duration | None = None
     backfill: bool = False  # whether each as-of is published as soon as it has been computed
     alerts: Mapping[str, AlertSpec] = field(default_factory=dict)
+    beside: tuple[ViewPlan, ...] = ()  # the pipeline's views that a backfill leaves out
 
     @property
     def ledger_url(self) -> str | None:
@@ -224,7 +225,8 @@ class Plan:
                     allowed=", ".join(names) or "none: the pipeline has no views",
                     fix=did_you_mean(name, names, "use one of the names above"),
                 )
-        return replace(self, views=tuple(v for v in self.views if not views or v.name in views), backfill=True)
+        chosen = tuple(v for v in self.views if not views or v.name in views)
+        return replace(self, views=chosen, backfill=True, beside=tuple(v for v in self.views if v not in chosen))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without secrets, in a stable order."""
@@ -256,6 +258,7 @@ class Plan:
                     "project": self.feast.project,
                     "online_store": self.feast.online_store.type,
                     "materialize": self.feast.materialize,
+                    "services": {name: list(service.features) for name, service in self.feast.services.items()},
                 }
                 if self.feast
                 else None
@@ -289,6 +292,7 @@ def compile_plan(
     workdir = pipeline.resolve(pipeline.workdir)
     suites = dict(_suites(pipeline, moments[-1], workdir, problems))
     views = tuple(v for name, spec in pipeline.features.items() if (v := _view_plan(pipeline, name, spec, problems)))
+    problems += _service_problems(pipeline, {view.name: view for view in views})
     if problems:
         raise ConfigError([pipeline.locate(p) for p in problems])
     planned = _at(views, moments)
@@ -336,6 +340,16 @@ def _suites(pipeline: Pipeline, as_of: datetime, workdir: Path, problems: list[P
             problems += [replace(p, path=("validation", name, *p.path)) for p in error.problems]
         else:
             yield name, suite
+
+
+def _service_problems(pipeline: Pipeline, views: Mapping[str, ViewPlan]) -> Iterator[Problem]:
+    """Features of services that their views have not."""
+    for name, service in pipeline.feast.services.items() if pipeline.feast else ():
+        for i, text in enumerate(service.features):
+            view, _, feature = text.partition(":")
+            if view in views and feature != "*" and feature not in views[view].view.feature_names:
+                known = views[view].view.feature_names
+                yield unknown(("feast", "services", name, "features", i), f"feature of {view}", feature, known)
 
 
 def check_rules(pipeline: Pipeline, plan: Plan) -> None:

@@ -29,11 +29,12 @@ from engine.sinks.parquet import Part, Staging
 from engine.spec import Pipeline, secrets_of
 from engine.steps import reached
 from engine.stopwatch import Stopwatch
-from engine.types import Duration, compact, parse_moment, redact
+from engine.types import compact, parse_moment, redact
 from engine.upkeep import collect
 
 if TYPE_CHECKING:
     from engine.sinks.feast import FeatureRepo, OfflineView
+    from engine.sinks.feast.aside import Aside
 
 log = logging.getLogger(__name__)
 
@@ -202,8 +203,23 @@ class _Run:
         self.extraction = Extraction(plan, ledger, report, intake, watch, refit=refit)
 
     def execute(self) -> None:
-        if repo := self._repo():
-            repo.check()
+        with ExitStack() as open_until_the_end:
+            repo, aside = self._repo(), None
+            if repo:
+                aside = open_until_the_end.enter_context(self._aside(repo))
+            self._execute(repo, aside)
+
+    def _aside(self, repo: FeatureRepo) -> Aside:
+        """Feast, which is imported while sources are read where it will be asked for something."""
+        from engine.sinks.feast.aside import Aside
+
+        repo.check()
+        aside = Aside(repo)
+        if (self.plan.feast and self.plan.feast.materialize) or not repo.was_applied:
+            aside.begin()
+        return aside
+
+    def _execute(self, repo: FeatureRepo | None, aside: Aside | None) -> None:
         self.collect()
         self.intake.land()
         self.report.sources = self.intake.judge()
@@ -216,8 +232,8 @@ class _Run:
                     self._publish_each(staging, repo)
                 else:
                     self._publish_together(staging, repo)
-        if repo:
-            self._feast(repo)
+        if repo and aside:
+            self._feast(repo, aside)
         self.report.status = "done"
 
     def finish(self) -> None:
@@ -322,15 +338,20 @@ class _Run:
         self.ledger.published_all(self.report.run_id)
         reached("files.published")
 
-    def _feast(self, repo: FeatureRepo) -> None:
+    def _feast(self, repo: FeatureRepo, aside: Aside) -> None:
+        from engine.registration import check_published, definitions_of
+
         self.watch.step("feast", "register")
-        repo.write(self._offline_views(self.plan.views))
-        repo.apply()
+        found = definitions_of(self.plan, self.ledger, self.extraction.dtypes)
+        if not repo.is_applied(found.views, found.services):
+            for view in found.views:
+                check_published(self.plan, self.ledger, view)
+            aside.apply(found.views, found.services, found.pending)
         self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
         if self.plan.feast and self.plan.feast.materialize:
             from engine.loading import load_views
 
-            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, progress=self.watch)
+            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, aside=aside, progress=self.watch)
             reached("store.loaded")
             self.report.feast["materialized"] = [view.to_dict() for view in loaded]
 
@@ -342,26 +363,6 @@ class _Run:
         return FeatureRepo(self.plan.feast_repo, self.plan.feast.project)
 
     def _offline_views(self, views: Sequence[ViewPlan]) -> list[OfflineView]:
-        from engine.sinks.feast import OfflineView
+        from engine.registration import offline_view
 
-        return [
-            OfflineView(
-                name=v.name,
-                entity=v.entity,
-                key=v.view.keys[0],
-                key_dtype=self.extraction.dtypes[v.name][v.view.keys[0]],
-                more_keys=tuple((key, self.extraction.dtypes[v.name][key]) for key in v.view.keys[1:]),
-                features=tuple(
-                    (name, dtype)
-                    for name, dtype in self.extraction.dtypes[v.name].items()
-                    if name not in (*v.view.keys, "event_timestamp")
-                ),
-                path=Path(str(self.plan.output)) / v.name,  # a local one, where there is Feast
-                description=v.spec.description
-                or f"{f'The {v.set} set' if v.set else 'Declared'}, published by the pipeline {self.plan.pipeline}",
-                ttl=Duration(v.spec.ttl).microseconds // 1_000_000 if v.spec.ttl else 0,
-                owner=v.spec.owner or "",
-                tags=tuple(v.spec.tags.items()),
-            )
-            for v in views
-        ]
+        return [offline_view(self.plan, v, self.extraction.dtypes[v.name]) for v in views]

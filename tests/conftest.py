@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from functools import wraps
 
 import pytest
 from hypothesis import settings
@@ -11,6 +13,23 @@ from tests.servers import ceph, mariadb, postgres, redis
 
 settings.register_profile("suite", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _feast_is_imported_once() -> None:
+    """Not anew, in a process beside each run."""
+    from engine.sinks.feast.aside import Aside
+
+    begin = Aside.begin
+
+    @wraps(begin)
+    def begin_here(self: Aside) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import feast  # noqa: F401
+        begin(self)
+
+    Aside.begin = begin_here  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")

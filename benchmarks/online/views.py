@@ -32,7 +32,10 @@ def make(folder: Path, entities: int, online_store: dict[str, Any], batch: int) 
     import polars as pl
 
     random = np.random.default_rng(8)
-    columns: dict[str, Any] = {"user_id": [f"user-{n:09}" for n in random.permutation(entities)]}
+    numbers = pl.Series(random.permutation(entities))
+    columns: dict[str, Any] = {
+        "user_id": pl.select(pl.format("user-{}", numbers.cast(pl.String).str.zfill(9))).to_series()
+    }
     for name, dtype in FEATURES:
         if dtype == "Float64":
             values = pl.Series(random.normal(50, 20, entities).round(6))
@@ -42,7 +45,8 @@ def make(folder: Path, entities: int, online_store: dict[str, Any], batch: int) 
         elif dtype == "Int64":
             columns[name] = random.integers(0, 10_000, entities)
         elif dtype == "String":
-            columns[name] = [("junior", "senior", "lead")[n] for n in random.integers(0, 3, entities)]
+            levels = pl.Series(["junior", "senior", "lead"])
+            columns[name] = levels.gather(random.integers(0, 3, entities))
         else:
             columns[name] = random.random(entities) > 0.5
     moments = [pl.lit(T).cast(pl.Datetime("us", "UTC")).alias(f"{name}_timestamp") for name in ("event", "created")]
@@ -61,5 +65,4 @@ def make(folder: Path, entities: int, online_store: dict[str, Any], batch: int) 
     }
     repo.folder.mkdir()
     (repo.folder / "feature_store.yaml").write_text(json.dumps(configuration))
-    repo.write([view])
-    repo.apply()
+    repo.apply([view])

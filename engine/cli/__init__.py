@@ -16,6 +16,7 @@ from typing import NoReturn
 from engine.cli import (
     backfill,
     drift,
+    feast,
     fit,
     online,
     pipeline,
@@ -103,7 +104,20 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=_version())
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (pipeline, backfill, upkeep, report, online, training, fit, quarantine, validate, profile, drift):
+    for part in (
+        pipeline,
+        backfill,
+        upkeep,
+        report,
+        online,
+        feast,
+        training,
+        fit,
+        quarantine,
+        validate,
+        profile,
+        drift,
+    ):
         part.add(commands)
     return root
 

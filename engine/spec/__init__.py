@@ -11,7 +11,8 @@ from engine.spec.aggregates import AggregateSpec, AttributeSpec, EntitiesSpec
 from engine.spec.alerts import AlertSpec
 from engine.spec.anomalies import Anomalies
 from engine.spec.drift import DriftBaseline, DriftSpec, DriftThresholds
-from engine.spec.features import SETS, FeastSpec, ViewSpec, view_spec
+from engine.spec.feast import FeastSpec, ServiceSpec
+from engine.spec.features import SETS, ViewSpec, view_spec
 from engine.spec.files import COMPRESSIONS, FORMATS, SUFFIXES, Csv, FileKeys, Limits, file_format
 from engine.spec.pipeline import Pipeline
 from engine.spec.scalars import NAMED_TYPES
@@ -62,6 +63,7 @@ __all__ = [
     "S3Access",
     "S3Spec",
     "SecretStr",
+    "ServiceSpec",
     "SourceSpec",
     "StoreSpec",
     "Threshold",

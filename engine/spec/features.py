@@ -164,24 +164,3 @@ def view_spec(name: str, data: Any) -> ViewSpec:
     except ValidationError as error:
         found = problems_of(error, data, ViewSpec)
         raise ConfigError([replace(p, path=("features", name, *p.path)) for p in found]) from None
-
-
-class OnlineStoreSpec(Spec):
-    """The store Feast serves from, in a feature repo that has no feature_store.yaml of its own."""
-
-    type: Literal["sqlite"] = "sqlite"
-
-
-class FeastSpec(Spec):
-    """The feature repo that is generated, applied and loaded."""
-
-    repo: Annotated[Text, Field(description="folder of the feature repo")] = "./feature_repo"
-    project: Annotated[
-        Name, Field(description="Feast project: letters, digits and underscores, beginning with a letter")
-    ]
-    online_store: OnlineStoreSpec = OnlineStoreSpec()
-    materialize: Annotated[bool, Field(description="load the online store after each run")] = True
-    deleted: Annotated[
-        Literal["remove", "keep"],
-        Field(description="what becomes online of entities that the newest as-of no longer has; in SQLite and Redis"),
-    ] = "remove"

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, StringConst
 from engine.errors import ConfigError, Problem, dotted
 from engine.problems import problems_of
 from engine.spec.alerts import AlertSpec
-from engine.spec.features import FeastSpec, ViewSpec
+from engine.spec.feast import FeastSpec
+from engine.spec.features import ViewSpec
 from engine.spec.plugins import with_plug_ins
 from engine.spec.rules import Place, renamed, unknown
 from engine.spec.scalars import DurationText, Name, Spec, Text
@@ -128,6 +129,8 @@ class Pipeline(Spec):
                 ("feast",),
                 fix="add a features section, or remove feast",
             )
+        for name, service in self.feast.services.items() if self.feast else ():
+            yield from service.problems(("feast", "services", name), self.features)
 
     def _reference_problems(self, path: Place, checks: ValidationSpec) -> Iterator[Problem]:
         """Foreign keys that lead nowhere."""
@@ -146,14 +149,6 @@ class Pipeline(Spec):
             if self.landing.path.rstrip("/") == self.output.path.rstrip("/"):
                 message = f"{self.output.path!r} is the folder of output.path too"
                 yield Problem("config.same_folder", message, ("landing", "path"), fix="give each a folder of its own")
-        if self.feast and self.output.is_remote:
-            yield Problem(
-                "config.feast_output",
-                "Feast reads what is published from a local folder",
-                ("output", "path"),
-                allowed="a local path, where feast is declared",
-                fix="publish to a local folder, or remove feast",
-            )
         paths: dict[Place, str] = {("workdir",): self.workdir}
         if "://" not in self.output.path:
             paths["output", "path"] = self.output.path

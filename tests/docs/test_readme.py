@@ -154,6 +154,22 @@ def test_the_online_store_example_runs_as_it_stands(
     assert "tasks_completed_7d" in capsys.readouterr().out
 
 
+def test_the_definitions_example_runs_as_it_stands(
+    world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world)
+    (feast,) = [block for block in blocks("yaml") if "churn_model" in block]
+    users = "users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}"
+    features = "features: {user_features: {}}\n"
+    feast = feast.replace(', "task_features:priority_score"', "")
+    (world / "pipeline.yaml").write_text(f"version: 1\nname: work\nsources: {{{users}}}\n{features}{feast}")
+    run_pipeline(load_pipeline("pipeline.yaml"), as_of="2025-10-04")
+    [commands] = [block for block in blocks("sh") if "feast diff" in block]
+    for line in commands.splitlines():
+        assert main(line.partition("#")[0].split()[1:]) == 0
+    assert capsys.readouterr().out == "the registry is as declared\nnothing to change\n"
+
+
 def test_the_files_example_runs_as_it_stands(tmp_path: Path) -> None:
     (text,) = [block for block in blocks("yaml") if "hive_partitions" in block]
     (tmp_path / "trips" / "month=1").mkdir(parents=True)

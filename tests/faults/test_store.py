@@ -368,11 +368,6 @@ def test_a_killed_run_is_made_good_by_the_next(world: World, tmp_path: Path, ste
             ("landing", "path"),
             "config.same_folder",
         ),
-        (
-            {"output": {"path": "s3://lake/x"}, "features": {"user_features": {}}, "feast": {"project": "p"}},
-            ("output", "path"),
-            "config.feast_output",
-        ),
     ],
 )
 def test_mistakes(sections: dict[str, Any], place: tuple[str, ...], code: str) -> None:

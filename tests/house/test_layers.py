@@ -33,7 +33,7 @@ LAYERS = (
     ("extraction",),
     ("intake", "loading", "bulletin"),
     ("stages",),
-    ("outcome", "baselines"),
+    ("outcome", "baselines", "registration"),
     ("landing", "plan", "plugin", "upkeep", "alerts"),
     ("sources", "checks", "features", "sinks", "ledger"),
     ("drift",),
@@ -90,6 +90,7 @@ WITHOUT_FRAMES = {
     "engine.alerts",
     "engine.cli",
     "engine.cli.console",
+    "engine.cli.feast",
     "engine.cli.fit",
     "engine.cli.online",
     "engine.cli.training",
@@ -328,6 +329,7 @@ step("materialize of a wrong file", lambda: main(["materialize", "wrong.yaml"]))
 training = ["training-set", "wrong.yaml", "--entities", "e.parquet", "--features", "v:*"]
 step("training-set of a wrong file", lambda: main(training))
 step("online get of a wrong file", lambda: main(["online", "get", "wrong.yaml", "--view", "v", "--key", "k"]))
+step("feast diff of a wrong file", lambda: main(["feast", "diff", "wrong.yaml"]))
 step("init", lambda: main(["init", "new.yaml"]))
 step("init again", lambda: main(["init", "new.yaml"]))
 step("schema", lambda: main(["schema"]))

@@ -333,7 +333,7 @@ def test_a_number_is_asked_for_where_the_key_is_one(tmp_path: Path) -> None:
 
 
 def test_every_type_is_read_back_and_compared(tmp_path: Path, redis_server: Redis) -> None:
-    from engine.loading import prove
+    from engine.sinks.feast.proof import prove
     from engine.sinks.online.newest import newest
     from tests.online.test_bytes import everything
 

@@ -83,8 +83,7 @@ class World:
         return sorted(self.view.path.rglob("*.parquet"))
 
     def apply(self) -> None:
-        self.repo.write([self.view])
-        self.repo.apply()
+        self.repo.apply([self.view])
 
     def by_feast(self) -> None:
         """``feast materialize`` of everything."""

@@ -72,8 +72,7 @@ class World:
                 folder.mkdir(parents=True, exist_ok=True)
                 keys = USERS if view.entity == "user" else [1, -2, 3, 2**53 + 1, 5]
                 rows(view.key, keys, as_of).write_parquet(folder / f"part-{as_of:%Y%m%dT%H%M%SZ}.parquet")
-        self.repo.write(self.views)
-        self.repo.apply()
+        self.repo.apply(self.views)
         with open_store(read_config(self.repo.folder), self.repo) as store:
             for view in self.views:
                 fresh = [path for as_of in moments for path in view.path.rglob(f"*-{as_of:%Y%m%dT%H%M%SZ}.parquet")]
@@ -160,6 +159,32 @@ def test_historical_features_equal_the_published_rows(world: World) -> None:
     assert got.fill_nan(None).select(want.columns).sort(order).equals(want)
 
 
+def test_integers_with_nulls_are_exact_online_and_in_arrow_of_the_duckdb_store(tmp_path: Path) -> None:
+    import pandas as pd
+    from feast import FeatureStore
+
+    from tests.online.world import T
+    from tests.online.world import World as Online
+
+    world = Online(tmp_path, {"whole": pl.Int64, "small": pl.Int32})
+    keys = ["a", "b", "c"]
+    world.publish({"user_id": keys, "whole": [2**53 + 1, None, 3], "small": [1, None, 2]})
+    world.apply()
+    world.by_ours()
+    exact = [{"whole": 2**53 + 1, "small": 1}, {"whole": None, "small": None}, {"whole": 3, "small": 2}]
+    assert world.repo.online("all", keys) == [{"user_id": key, **row} for key, row in zip(keys, exact, strict=True)]
+    asked = pd.DataFrame({"user_id": keys, "event_timestamp": [T] * 3})
+    found = {}
+    for kind in ("duckdb", "file"):
+        world.configure({"type": "sqlite", "path": "data/online_store.db"}, offline_store={"type": kind})
+        store = FeatureStore(repo_path=str(world.repo.folder))
+        job = store.get_historical_features(entity_df=asked, features=["all:whole", "all:small"])
+        found[kind] = job.to_arrow().sort_by("user_id").select(["whole", "small"]).to_pylist()
+        assert [str(t) for t in job.to_df()[["whole", "small"]].dtypes] == ["float64", "float64"]
+    assert found["duckdb"] == exact
+    assert found["file"] == [{"whole": float(2**53), "small": 1.0}, *exact[1:]], "Feast's dask store goes by floats"
+
+
 def test_views_of_one_entity_share_it(world: World) -> None:
     store = world.store()
     assert sorted(e.name for e in store.list_entities()) == ["task", "user"]
@@ -179,7 +204,7 @@ def test_a_second_run_is_silent_and_changes_nothing(copy: World, capfd: pytest.C
 def test_a_moved_project_is_repointed_by_running_again(world: World, copy: World) -> None:
     source = "user_features_source"
     assert copy.store().get_data_source(source).path == str(world.views[0].path)
-    copy.repo.apply()
+    copy.repo.apply(copy.views)
     assert copy.store().get_data_source(source).path == str(copy.views[0].path)
     copy.publish(NEW + timedelta(days=1))
     assert_online_is_newest(copy)
@@ -189,8 +214,7 @@ def test_a_removed_view_leaves_the_registry_and_what_others_registered_stays(cop
     from feast import Entity, ValueType
 
     copy.store().apply([Entity(name="theirs", join_keys=["id"], value_type=ValueType.STRING)])
-    copy.repo.write(copy.views[1:2])
-    copy.repo.apply()
+    copy.repo.apply(copy.views[1:2])
     store = copy.store()
     assert [v.name for v in store.list_feature_views()] == ["user_extra"]
     assert [s.name for s in store.list_data_sources()] == ["user_extra_source"]
@@ -217,10 +241,17 @@ def test_definitions_that_are_not_ours_are_never_overwritten(tmp_path: Path) -> 
     theirs = world.repo.folder / "definitions.py"
     theirs.parent.mkdir()
     theirs.write_bytes(b"# mine \xff\n")
+    world.repo.write(world.views)
+    beside = world.repo.folder / "maestro_definitions.py"
+    assert "user_features_view" in beside.read_text(encoding="utf-8")
+    assert theirs.read_bytes() == b"# mine \xff\n"
+    theirs.unlink()
+    assert world.repo.definitions == beside, "two files with the same objects would be too many for Feast"
+    theirs.write_bytes(b"# mine \xff\n")
+    beside.write_text("# mine, too")
     with pytest.raises(SinkError, match=r"choose another feast\.repo") as error:
         world.repo.write(world.views)
-    assert (error.value.code, error.value.where) == ("feast.not_ours", str(theirs))
-    assert [p.name for p in world.repo.folder.iterdir()] == ["definitions.py"]
+    assert (error.value.code, error.value.where) == ("feast.not_ours", str(beside))
     assert theirs.read_bytes() == b"# mine \xff\n"
 
 
@@ -311,7 +342,7 @@ def test_without_feast_the_install_line_is_named(tmp_path: Path, monkeypatch: py
     world.repo.write(world.views)
     monkeypatch.setitem(sys.modules, "feast", None)
     with pytest.raises(MissingExtra, match=r"pip install 'maestro-engine\[feast\]'"):
-        world.repo.apply()
+        world.repo.apply(world.views)
 
 
 def test_importing_the_module_does_not_import_feast() -> None:

@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from engine.sinks.feast.aside import Aside
 from engine.sinks.online.config import read_config
 from engine.sinks.online.load import load
-from engine.sinks.online.newest import newest, sample
+from engine.sinks.online.newest import sample
 from engine.sinks.online.store import open_store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,13 +22,14 @@ def main(folder: Path, mode: str) -> None:
     started = time.monotonic()
     view, repo, first = view_of(folder), repo_of(folder), []
     paths = sorted(view.path.rglob("*.parquet"))
-    limits = {"memory_limit": "512MiB", "spill": folder / "spill"}
-    with open_store(read_config(repo.folder), repo) as store:
-        load(store, view, paths, **limits, loaded=lambda *_: first.append(time.monotonic() - started))
-    if mode == "proven":
-        from engine.loading import prove
-
-        assert prove(repo, view, newest(view, paths, **limits, among=sample(view, paths, 100))) == 100
+    with Aside(repo) as aside:
+        if mode == "proven":
+            aside.begin()
+        limits = {"memory_limit": "512MiB", "spill": folder / "spill"}
+        with open_store(read_config(repo.folder), repo) as store:
+            load(store, view, paths, **limits, loaded=lambda *_: first.append(time.monotonic() - started))
+        if mode == "proven":
+            assert aside.prove(view, paths, sample(view, paths, 100), **limits) == 100
     print("inside", time.monotonic() - started, first[0])
 
 

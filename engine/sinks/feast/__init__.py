@@ -7,7 +7,9 @@ same way, so the *timestamps* of online rows are right only where writer and rea
 without summer time (TZ=UTC). Feature values and the choice of the newest row never depend on TZ.
 """
 
+from engine.sinks.feast.objects import Change, Difference
 from engine.sinks.feast.repo import FeatureRepo, Key
+from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView, check_files
 
-__all__ = ["FeatureRepo", "Key", "OfflineView", "check_files"]
+__all__ = ["Change", "Difference", "FeatureRepo", "Key", "OfflineView", "Service", "check_files"]

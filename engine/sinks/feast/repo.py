@@ -6,12 +6,15 @@ Nothing here prints: what Feast prints, draws and warns about stays inside, and 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import os
+import re
 import runpy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,9 @@ import polars as pl
 
 from engine.errors import MaestroError, MissingExtra, SinkError
 from engine.sinks.feast.definitions import HEADER, MARK, TAG, definitions, literal
+from engine.sinks.feast.objects import Difference, declared, differences, registered
+from engine.sinks.feast.scan import defined
+from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView, check_files
 from engine.sinks.online.config import read_config
 from engine.types import redact
@@ -28,8 +34,11 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 Key = str | int | Mapping[str, str | int]
+# The versions of Feast whose stored bytes and registry are known to be those that the engine writes and reads.
+OLDEST, BEYOND = (0, 66), (0, 68)
 _FIXES = {
-    "apply": "check that definitions.py lies in the repo as the last run wrote it, and run again",
+    "apply": "check that the definitions lie in the repo as they were written, and apply again",
+    "read": "check that the registry that feature_store.yaml names can be reached",
     "load": "check that the view is applied, and that the online store can be written; then run again",
     "online": "check the names of view and features and the type of the keys; `maestro run` loads the store",
 }
@@ -40,7 +49,9 @@ class FeatureRepo:
     """A Feast feature repo on local disk.
 
     A ``feature_store.yaml`` that lies there and is not the engine's stays, and says where registry and online store
-    are; without one, they lie in the repo's ``data`` folder.
+    are; without one, they lie in the repo's ``data`` folder. So do all other files and objects of others: the engine
+    writes ``definitions.py``, or ``maestro_definitions.py`` beside one of somebody else's, and registers what that
+    defines.
 
     Attributes:
         folder: absolute path of the repo.
@@ -50,55 +61,155 @@ class FeatureRepo:
     folder: Path
     project: str
 
-    def check(self, views: Sequence[OfflineView] = ()) -> None:
-        """Finds out what would stop `write` whatever is published; writes nothing, imports nothing.
+    def check(self, views: Sequence[OfflineView] = (), services: Sequence[Service] = ()) -> None:
+        """Finds out what would stop `apply` whatever is published; writes nothing, imports nothing.
 
         Raises:
             MissingExtra: Feast is not installed.
-            SinkError: the repo has definitions of its own, or is another project's; a dtype or a path has no place
-                in Feast, or two views disagree about the key of one entity.
+            SinkError: it is not a version that the engine knows; the repo is another project's, or one of its files
+                defines what is declared here; a dtype or a path has no place in Feast, or two views disagree about the
+                key of one entity.
         """
-        if importlib.util.find_spec("feast") is None:
-            raise MissingExtra("feast", "feast", "publishing to a feature store")
-        for path in self._files(views):
-            _check_ours(path)
+        check_version()
+        self._files(views, services)
+        wanted = {(o.kind, o.name) for o in declared(views, services)}
+        for path, kind, name in defined(self.folder, MARK) if wanted else ():
+            if (kind, name) in wanted:
+                raise _clash(kind, name, str(path))
 
-    def write(self, views: Sequence[OfflineView]) -> None:
-        """Writes ``feature_store.yaml`` and ``definitions.py``, each as a whole or not at all.
+    def write(self, views: Sequence[OfflineView], services: Sequence[Service] = ()) -> None:
+        """Writes ``feature_store.yaml`` and the definitions, each as a whole or not at all.
 
         Raises:
             MissingExtra: as `check`.
             SinkError: as `check`; or a published file lacks a column or holds it as another type.
         """
-        self.check(views)
+        self.check(views, services)
         for view in views:
             check_files(view)
-        for path, text in self._files(views).items():
+        for path, text in self._files(views, services).items():
             _replace(path, text)
 
-    def apply(self) -> None:
-        """Registers exactly what ``definitions.py`` defines.
+    def diff(
+        self,
+        views: Sequence[OfflineView],
+        services: Sequence[Service] = (),
+        pending: Collection[tuple[str, str]] = (),
+    ) -> list[Difference]:
+        """In what the registry differs from what is declared; writes nothing, but for an empty registry's own file.
 
-        What an earlier run registered and ``definitions.py`` no longer holds is removed, its online rows too.
-        Objects that others registered in the project stay.
+        Args:
+            pending: (kind, name) of what is declared and cannot be registered yet.
 
         Raises:
-            SinkError: Feast refuses the definitions.
+            SinkError, MissingExtra: as `check`; the registry cannot be read.
+        """
+        self.check(views, services)
+        wanted = declared(views, services)
+        if not (self.folder / "feature_store.yaml").exists():
+            return differences(wanted, (), pending)
+        with self._open("read") as store:
+            return differences(wanted, registered(store), pending)
+
+    def apply(
+        self,
+        views: Sequence[OfflineView],
+        services: Sequence[Service] = (),
+        pending: Collection[tuple[str, str]] = (),
+    ) -> list[Difference]:
+        """Writes the definitions and registers exactly what they define; gives what that changed.
+
+        What an earlier run registered and is no longer declared is removed, its online rows too. Objects that others
+        registered in the project stay.
+
+        Raises:
+            SinkError: as `write`; others have registered an object of the same name, or what rests on one that would
+                be removed: nothing is written then; Feast refuses the definitions.
             MissingExtra: Feast is not installed.
         """
+        found = self.diff(views, services, pending)
+        for one in found:
+            if one.what == "clash":
+                raise _clash(one.kind, one.name, str(self.folder / "feature_store.yaml"))
+            if one.what == "used":
+                raise SinkError(
+                    f"the {one.kind} {one.name} is no longer declared, and the {one.by} of someone else's needs it",
+                    code="feast.used",
+                    where=str(self.folder / "feature_store.yaml"),
+                    fix=f"declare it again, or remove the {one.by} first",
+                )
+        self.write(views, services)
+        gone = {(d.kind, d.name) for d in found if d.what == "removed"}
         with self._open("apply") as store:
-            from feast import Entity, FeatureView, FileSource
+            from feast import Entity, FeatureService, FeatureView, FileSource
 
-            names = runpy.run_path(str(self.folder / "definitions.py"))
-            defined: list[Any] = [o for o in names.values() if isinstance(o, Entity | FeatureView | FileSource)]
-            kept = {(type(o), o.name) for o in defined}
-            registered: list[Any] = [
-                *store.list_feature_views(tags=TAG),
-                *store.list_entities(tags=TAG),
-                *store.list_data_sources(tags=TAG),
-            ]
-            gone = [o for o in registered if (type(o), o.name) not in kept]
-            store.apply(defined, objects_to_delete=gone, partial=False)
+            names = runpy.run_path(str(self.definitions))
+            kinds = Entity | FeatureView | FileSource | FeatureService
+            objects: list[Any] = [o for o in names.values() if isinstance(o, kinds)]
+            there: dict[str, list[Any]] = {
+                "view": store.list_feature_views(tags=TAG),
+                "entity": store.list_entities(tags=TAG),
+                "source": store.list_data_sources(tags=TAG),
+                "service": store.list_feature_services(tags=TAG),
+            }
+            gone_objects = [o for kind, known in there.items() for o in known if (kind, o.name) in gone]
+            store.apply(objects, objects_to_delete=gone_objects, partial=False)
+        if state := self._state(views, services):
+            _replace(self._stamp, state)
+        return [d for d in found if d.what in ("added", "changed", "removed")]
+
+    def is_applied(self, views: Sequence[OfflineView], services: Sequence[Service] = ()) -> bool:
+        """Whether the registry is, byte for byte, what `apply` of the same left behind; Feast is not asked.
+
+        Never of a registry that is not a local file.
+        """
+        try:
+            return self._stamp.read_text(encoding="ascii") == self._state(views, services)
+        except (OSError, ValueError):
+            return False
+
+    @property
+    def was_applied(self) -> bool:
+        """Whether `is_applied` may be so."""
+        return self._stamp.exists()
+
+    @property
+    def is_loaded_by_feast(self) -> bool:
+        """Whether its online store is written through Feast."""
+        return (self.folder / "feature_store.yaml").exists() and not read_config(self.folder).own
+
+    def warm(self) -> None:
+        """Imports what Feast needs for this repo, as far as there is one; whatever is amiss shows when it is used."""
+        with contextlib.suppress(SinkError, MissingExtra), self._worded("read"):
+            import feast
+
+            if (self.folder / "feature_store.yaml").exists():
+                feast.FeatureStore(repo_path=str(self.folder))._get_provider()
+
+    @property
+    def definitions(self) -> Path:
+        """The file that the engine writes its definitions to."""
+        beside = self.folder / "maestro_definitions.py"
+        own = self.folder / "definitions.py"
+        return own if _is_ours(own) and (own.exists() or not beside.exists()) else beside
+
+    @property
+    def _stamp(self) -> Path:
+        return self.folder / ".maestro_applied"
+
+    def _state(self, views: Sequence[OfflineView], services: Sequence[Service]) -> str:
+        """A fingerprint of the repo's files, its registry and who made it; empty where that is no local file."""
+        registry = read_config(self.folder).registry_file
+        if registry is None:
+            return ""
+        found = hashlib.sha256(repr([str(self.folder), feast_version(), self.project]).encode())
+        files = self._files(views, services)
+        for path in (self.definitions, self.folder / "feature_store.yaml"):
+            if path in files and path.read_text(encoding="utf-8") != files[path]:
+                return ""
+        for path in (self.definitions, self.folder / "feature_store.yaml", registry):
+            found.update(hashlib.sha256(path.read_bytes()).digest())
+        return found.hexdigest()
 
     def writer(self) -> Callable[[str, pl.DataFrame], None]:
         """What writes rows of a view into the online store through its ``online_write_batch``, whatever store it is.
@@ -162,11 +273,13 @@ class FeatureRepo:
             response = store.get_online_features(features=[f"{view}:{name}" for name in wanted], entity_rows=rows)
             return response.to_dict(include_event_timestamps=True), definition.join_keys, wanted
 
-    def _files(self, views: Sequence[OfflineView]) -> dict[Path, str]:
-        files = {self.folder / "definitions.py": definitions(views, self.folder.resolve(), self.project)}
+    def _files(self, views: Sequence[OfflineView], services: Sequence[Service]) -> dict[Path, str]:
+        path = self.definitions
+        _check_ours(path)
+        files = {path: definitions(views, services, self.folder.resolve(), self.project)}
         configuration = self.folder / "feature_store.yaml"
         if _is_ours(configuration):
-            return {configuration: self._configuration(), **files}
+            return {configuration: self._configuration(any(view.url for view in views)), **files}
         if (project := read_config(self.folder).project) != self.project:
             raise SinkError(
                 f"the feature repo is the project {project!r}, the pipeline's feast.project is {self.project!r}",
@@ -176,7 +289,7 @@ class FeatureRepo:
             )
         return files
 
-    def _configuration(self) -> str:
+    def _configuration(self, remote: bool) -> str:
         return "\n".join(
             [
                 HEADER,
@@ -187,7 +300,7 @@ class FeatureRepo:
                 "  type: sqlite",
                 "  path: data/online_store.db",
                 "offline_store:",
-                "  type: duckdb",
+                f"  type: {'file' if remote else 'duckdb'}",  # its duckdb store cannot be told of an endpoint
                 "entity_key_serialization_version: 3",
                 "",
             ]
@@ -201,7 +314,13 @@ class FeatureRepo:
                 from feast import FeatureStore
             except ImportError:
                 raise MissingExtra("feast", "feast", "publishing to a feature store") from None
-            yield FeatureStore(repo_path=str(self.folder))
+            store = FeatureStore(repo_path=str(self.folder))
+            try:
+                yield store
+            finally:
+                for engine in ("write_engine", "read_engine"):  # of a SQL registry, which keeps its connections open
+                    if hasattr(store.registry, engine):
+                        getattr(store.registry, engine).dispose()
 
     @contextlib.contextmanager
     def _worded(self, step: str) -> Iterator[None]:
@@ -224,6 +343,49 @@ class FeatureRepo:
                 ) from None
 
 
+def feast_version() -> str:
+    """Of the Feast that is installed; it is not imported.
+
+    Raises:
+        MissingExtra: there is none.
+    """
+    if importlib.util.find_spec("feast") is None:
+        raise MissingExtra("feast", "feast", "publishing to a feature store")
+    return importlib.metadata.version("feast")
+
+
+def check_version() -> None:
+    """Makes sure that Feast is there, in a version whose stored bytes are known.
+
+    Raises:
+        MissingExtra, SinkError: it is not.
+    """
+    found = feast_version()
+    numbers = tuple(int(n) for n in re.findall(r"\d+", found)[:2])
+    if not OLDEST <= numbers < BEYOND:
+        oldest, beyond = (".".join(map(str, version)) for version in (OLDEST, BEYOND))
+        raise SinkError(
+            f"Feast {found} is installed, which is not known to store what the engine does",
+            code="feast.version",
+            where="feast",
+            allowed=f"from {oldest} on, before {beyond}",
+            fix=f"pip install 'feast>={oldest},<{beyond}'",
+        )
+
+
+def _clash(kind: str, name: str, where: str) -> SinkError:
+    ways = {
+        "entity": "name the view's key otherwise, or remove the other entity",
+        "service": "name the service under feast.services otherwise",
+    }
+    return SinkError(
+        f"there is a {kind} {name} already, which is not maestro's; nothing was changed",
+        code="feast.clash",
+        where=where,
+        fix=f"{ways.get(kind, 'name the view otherwise')}, or choose another feast.project",
+    )
+
+
 def _is_ours(path: Path) -> bool:
     """Whether the engine generated the file, or may: there is none."""
     try:
@@ -241,7 +403,7 @@ def _check_ours(path: Path) -> None:
             "the file was not generated by maestro and is not overwritten",
             code="feast.not_ours",
             where=str(path),
-            fix="choose another feast.repo, or move the file away",
+            fix="choose another feast.repo, or move the file away; hand-written definitions have room in other files",
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -40,6 +41,9 @@ class OfflineView:
         description, owner: for people.
         tags: the user's own.
         ttl: seconds that a row holds; 0: until a newer one.
+        notes: (feature, description) of those that have one.
+        url: ``s3://…`` of the folder, where it lies in a store; ``path`` is of no use then.
+        endpoint: of the store, where it is not Amazon's.
     """
 
     name: str
@@ -53,6 +57,19 @@ class OfflineView:
     tags: tuple[tuple[str, str], ...] = ()
     ttl: int = 0
     more_keys: tuple[tuple[str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+    url: str = ""
+    endpoint: str = ""
+
+    @property
+    def location(self) -> str:
+        """The folder, as Feast's registry has it."""
+        return self.url or str(self.path.resolve())
+
+    @property
+    def source(self) -> str:
+        """What its source is called."""
+        return f"{self.name}_source"
 
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
@@ -69,6 +86,16 @@ class OfflineView:
         if not self.more_keys:
             return ((self.entity, self.key, self.key_dtype),)
         return tuple((name, name, dtype) for name, dtype in self.keys)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "path": str(self.path)}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> OfflineView:
+        """A view from its dict."""
+        pairs = {name: tuple(map(tuple, found[name])) for name in ("features", "tags", "more_keys", "notes")}
+        return cls(**{**found, **pairs, "path": Path(found["path"])})
 
 
 def entities_of(views: Sequence[OfflineView]) -> dict[tuple[str, str], str]:
@@ -112,29 +139,38 @@ def feast_type(view: OfflineView, feature: str, dtype: str) -> str:
 
 def check_files(view: OfflineView) -> None:
     """Makes sure that all files of a view have the same columns: Feast reads them with those of the first, and casts
-    in silence what differs.
+    in silence what differs. Files in a store are not looked at here.
 
     Raises:
         SinkError: they have not, or cannot be read.
     """
-    declared = {**dict(view.keys), **dict(view.features)}
+    if view.url:
+        return
     files = sorted(view.path.glob("**/*.parquet"))
-    odd = [(path, difference) for path in files if (difference := _difference(path, declared))]
+    odd = [(path, found) for path in files if (found := difference(_schema(path), view))]
     if odd:
-        first, difference = odd[0]
+        first, found = odd[0]
         raise SinkError(
             f"{len(odd)} of {len(files)} published files of {view.name} do not have its present columns; in this one "
-            f"{difference}, and Feast would read it wrongly",
+            f"{found}, and Feast would read it wrongly",
             code="feast.mixed_files",
             where=str(first),
             fix="give the view a new name, or publish those as-ofs again, or remove those files",
         )
 
 
-def _difference(path: Path, declared: Mapping[str, str]) -> str | None:
-    """In which column a published file differs from what is declared; None where it does not."""
+def difference(schema: Mapping[str, str], view: OfflineView) -> str | None:
+    """In which column a file differs from the view; None where it does not."""
+    for column, dtype in (*view.keys, *view.features):
+        found = schema.get(column, "absent")
+        if found != dtype:
+            return f"{column!r} is {found} instead of {dtype}"
+    return None
+
+
+def _schema(path: Path) -> dict[str, str]:
     try:
-        schema = pl.read_parquet_schema(path)
+        return {name: str(dtype) for name, dtype in pl.read_parquet_schema(path).items()}
     except (pl.exceptions.PolarsError, OSError) as error:
         raise SinkError(
             f"the published file cannot be read: {error}",
@@ -142,8 +178,3 @@ def _difference(path: Path, declared: Mapping[str, str]) -> str | None:
             where=str(path),
             fix="publish that as-of again",
         ) from None
-    for column, dtype in declared.items():
-        found = str(schema.get(column, "absent"))
-        if found != dtype:
-            return f"{column!r} is {found} instead of {dtype}"
-    return None

@@ -7,9 +7,10 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from engine.document import read_foreign
 from engine.errors import SinkError, nearest
@@ -30,6 +31,7 @@ class StoreConfig:
         options: of the store, by Feast's names.
         key_version: ``entity_key_serialization_version``.
         own: whether our own loader is for it.
+        registry: where definitions are registered, by Feast's names.
     """
 
     folder: Path
@@ -38,6 +40,15 @@ class StoreConfig:
     options: Mapping[str, Any]
     key_version: int = 3
     own: bool = True
+    registry: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def registry_file(self) -> Path | None:
+        """The registry, if it is a file on this machine."""
+        path = str(self.registry.get("path", ""))
+        if self.registry.get("registry_type", "file") != "file" or "://" in path or not path:
+            return None
+        return self.folder / path
 
     @property
     def identity(self) -> str:
@@ -51,8 +62,14 @@ class StoreConfig:
     def secrets(self) -> set[str]:
         """What must not be shown of the options: all that could be one."""
         parts = [f"{value}" for name, value in self.options.items() if _SECRET.search(name)]
+        for name, value in self.registry.items():
+            if "://" in str(value):  # an address, with who may log in
+                user, _, word = urlsplit(str(value)).netloc.rpartition("@")[0].partition(":")
+                parts += [f"{user}:{word}", word, unquote(word)] if word else []
+            elif _SECRET.search(name):
+                parts.append(f"{value}")
         _, parameters = self.connection
-        return {*parts, *(str(value) for name, value in parameters.items() if _SECRET.search(name))}
+        return {*filter(None, parts), *(str(value) for name, value in parameters.items() if _SECRET.search(name))}
 
     @property
     def path(self) -> Path:
@@ -93,10 +110,11 @@ def read_config(folder: Path) -> StoreConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise wrong(f"the file cannot be read: {error}", "make it a readable UTF-8 file") from None
     raw = read_foreign(text, str(path))
-    stated = raw.get("online_store", "sqlite") if isinstance(raw, dict) else None
-    for name in _VARIABLE.findall(json.dumps(stated, default=str)):
-        if name not in os.environ:  # Feast would take the text as it stands
-            raise wrong(f"online_store names the environment variable {name}, which is not set", f"export {name}=…")
+    for part in ("online_store", "registry", "offline_store"):
+        stated = raw.get(part) if isinstance(raw, dict) else None
+        for name in _VARIABLE.findall(json.dumps(stated, default=str)):
+            if name not in os.environ:  # Feast would take the text as it stands
+                raise wrong(f"{part} names the environment variable {name}, which is not set", f"export {name}=…")
     found = read_foreign(os.path.expandvars(text), str(path))
     if not isinstance(found, dict) or not isinstance(found.get("project"), str):
         raise wrong("the file names no project", "write project: NAME")
@@ -112,4 +130,5 @@ def read_config(folder: Path) -> StoreConfig:
     known = {"sqlite": _SQLITE, "redis": _REDIS}.get(kind, set())
     own = not versioned and set(options) <= known and options.get("redis_type") != "redis_sentinel"
     version = found.get("entity_key_serialization_version", 3)
-    return StoreConfig(folder, found["project"], kind, options, int(version), own)
+    where = registry if isinstance(registry, dict) else {"path": registry or ""}
+    return StoreConfig(folder, found["project"], kind, options, int(version), own, where)

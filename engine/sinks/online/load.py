@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.sinks.feast import OfflineView
 from engine.sinks.online.newest import keys_of, newest
 from engine.sinks.online.store import Store
 from engine.steps import reached
+
+_T = TypeVar("_T")
 
 
 def load(
@@ -32,9 +36,20 @@ def load(
         SinkError: a file cannot be read, or the store not written; all up to the last batch is stored.
     """
     count = 0
-    for rows in newest(view, paths, memory_limit=memory_limit, spill=spill, after=after):
-        store.write(view, rows)
-        count += rows.height
-        loaded(keys_of(view, rows[-1:])[0], rows.height)
+    batches = newest(view, paths, memory_limit=memory_limit, spill=spill, after=after)
+    prepared = ((keys_of(view, rows[-1:])[0], rows.height, store.prepare(view, rows)) for rows in batches)
+    for last, height, batch in _ahead(prepared):
+        store.write(batch)
+        count += height
+        loaded(last, height)
         reached("rows.loaded")
     return count
+
+
+def _ahead(items: Generator[_T, None, None]) -> Iterator[_T]:
+    """The items, each made in a thread while whoever asked for them works on the one before it."""
+    with closing(items), ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item

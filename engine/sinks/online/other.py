@@ -22,5 +22,10 @@ class Store:
     def holds(self, _: OfflineView) -> bool:
         return True
 
-    def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
+    def prepare(self, view: OfflineView, rows: pl.DataFrame) -> tuple[OfflineView, pl.DataFrame]:
+        """They are taken as they are."""
+        return view, rows
+
+    def write(self, prepared: tuple[OfflineView, pl.DataFrame]) -> None:
+        view, rows = prepared
         self._writer(view.name, rows)

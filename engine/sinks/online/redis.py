@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,22 @@ import polars as pl
 from engine.errors import MissingExtra, SinkError
 from engine.sinks.feast import OfflineView
 from engine.sinks.online import keys, values
-from engine.sinks.online.arrays import constant, indices, join, lengths, to_arrow, varints
+from engine.sinks.online.arrays import constant, indices, join, lengths, offsets_in, to_arrow, varints
 from engine.sinks.online.config import StoreConfig
 from engine.types import redact
 
 _SENT = 4_000  # commands before their replies are read
 _SECONDS = 15  # to connect
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """For a node, or the one server: commands as Arrow arrays of bytes, and microseconds, of each row."""
+
+    node: Any
+    asking: Any
+    storing: Any
+    moments: Any
 
 
 class Store:
@@ -45,6 +56,8 @@ class Store:
         self._where = ", ".join(hosts)
         self._cluster = config.options.get("redis_type") == "redis_cluster"
         parameters.setdefault("socket_connect_timeout", _SECONDS)
+        ttl = config.options.get("key_ttl_seconds")
+        self._ttl = str(int(ttl)).encode() if ttl else b""
         self._connections: dict[Any, tuple[Any, Any]] = {}
         with self._worded():
             places: list[dict[str, Any]] = [
@@ -71,40 +84,53 @@ class Store:
         """A look at all keys would take too long: the ledger is believed."""
         return True
 
-    def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
-        """Stores the newest rows of entities; what is stored and newer stays."""
+    def prepare(self, view: OfflineView, rows: pl.DataFrame) -> list[_Commands]:
+        """What is sent to each node."""
         stored = keys.encode(rows.select(view.key_names), self.config.key_version)
         stored = join(stored, constant(self.config.project.encode(), len(stored)))
-        with self._worded():
-            for node, places in self._by_node(stored):
-                connection = self._connection(node)
-                for start in range(0, len(places), _SENT):
-                    part = places[start : start + _SENT]
-                    self._write(connection, view, stored.take(indices(part)), rows[part])
+        found = []
+        for node, places in self._by_node(stored):
+            mine = (stored, rows) if len(places) == len(stored) else (stored.take(indices(places)), rows[places])
+            found.append(_Commands(node, *self._commands(view, *mine)))
+        return found
 
-    def _write(self, connection: Any, view: OfflineView, stored: Any, rows: pl.DataFrame) -> None:
-        moment = f"_ts:{view.name}".encode()
-        count = len(stored)
-        asked = join(constant(b"*3\r\n$4\r\nHGET\r\n", count), _argument(stored), _argument(moment, count))
-        before = _call(connection, asked, count)
-        newer = _not_older(rows["event_timestamp"], before)
-        if not newer.all():
-            rows = rows.filter(pl.Series(newer))
-            stored = stored.take(indices(np.flatnonzero(newer)))
-            count = len(stored)
-        if not count:
-            return
-        size = 2 + 2 * (len(view.features) + 1)
-        parts = [constant(b"*%d\r\n$4\r\nHSET\r\n" % size, count), _argument(stored)]
-        parts += [_argument(moment, count), _argument(_moments(rows["event_timestamp"]))]
+    def write(self, prepared: list[_Commands]) -> None:
+        """Stores the newest rows of entities; what is stored and newer stays."""
+        with self._worded():
+            for commands in prepared:
+                self._write(self._connection(commands.node), commands)
+
+    def _write(self, connection: Any, commands: _Commands) -> None:
+        """Each part is asked for before the one before it is stored, so that the server always has some work."""
+        parts = [slice(start, start + _SENT) for start in range(0, len(commands.asking), _SENT)]
+        expected = 0
+        for i, part in enumerate(parts):
+            if not i:
+                _send(connection, commands.asking[part])
+            if i + 1 < len(parts):
+                _send(connection, commands.asking[parts[i + 1]])
+            storing, moments = commands.storing[part], commands.moments[part]
+            newer = moments >= _moments_in(_replies(connection, len(moments)))
+            if not newer.all():
+                storing = storing.take(indices(np.flatnonzero(newer)))
+            if len(storing):
+                _send(connection, storing)
+            _replies(connection, expected)
+            expected = len(storing) * (2 if self._ttl else 1)
+        _replies(connection, expected)
+
+    def _commands(self, view: OfflineView, stored: Any, rows: pl.DataFrame) -> tuple[Any, Any, Any]:
+        """For each row what asks for the moment of the one that is stored, what stores it, and its own moment."""
+        count, size = len(stored), 2 + 2 * (len(view.features) + 1)
+        key, moment = _argument(stored), _argument(f"_ts:{view.name}".encode(), count)
+        asking = join(constant(b"*3\r\n$4\r\nHGET\r\n", count), key, moment)
+        parts = [constant(b"*%d\r\n$4\r\nHSET\r\n" % size, count), key]
+        parts += [moment, _argument(_moments(rows["event_timestamp"]))]
         for name, _ in view.features:
             parts += [_argument(_field(view.name, name), count), _argument(values.encode(rows[name]))]
-        replies = count
-        if ttl := self.config.options.get("key_ttl_seconds"):
-            seconds = str(int(ttl)).encode()
-            parts += [constant(b"*3\r\n$6\r\nEXPIRE\r\n", count), _argument(stored), _argument(seconds, count)]
-            replies *= 2
-        _call(connection, join(*parts), replies)
+        if self._ttl:
+            parts += [constant(b"*3\r\n$6\r\nEXPIRE\r\n", count), key, _argument(self._ttl, count)]
+        return asking, join(*parts), rows["event_timestamp"].cast(pl.Int64).to_numpy()
 
     def stored(self, view: OfflineView) -> Iterator[Any]:
         """The keys of the view's entity, encoded, in Arrow arrays: all keys of the server are looked through."""
@@ -131,8 +157,9 @@ class Store:
                     part = stored.take(indices(places[start : start + _SENT]))
                     head = constant(b"*%d\r\n$4\r\nHDEL\r\n" % (2 + len(fields)), len(part))
                     names = [_argument(field, len(part)) for field in fields]
-                    replies = _call(self._connection(node), join(head, _argument(part), *names), len(part))
-                    count += sum(map(bool, replies))
+                    connection = self._connection(node)
+                    _send(connection, join(head, _argument(part), *names))
+                    count += sum(map(bool, _replies(connection, len(part))))
         return count
 
     def _by_node(self, stored: Any) -> Iterator[tuple[Any, Any]]:
@@ -172,12 +199,15 @@ class Store:
             ) from None
 
 
-def _call(connection: Any, commands: Any, replies: int) -> list[Any]:
-    """Sends commands as they stand, and gives the replies."""
-    buffer = commands.buffers()[2]
-    end = int(lengths(commands).sum())
-    connection.send_packed_command([memoryview(buffer)[:end]])
-    found = [connection.read_response(disable_decoding=True) for _ in range(replies)]
+def _send(connection: Any, commands: Any) -> None:
+    """Sends commands as they stand."""
+    offsets, buffer = offsets_in(commands), commands.buffers()[2]
+    connection.send_packed_command([memoryview(buffer)[int(offsets[0]) : int(offsets[-1])]])
+
+
+def _replies(connection: Any, count: int) -> list[Any]:
+    """The replies to so many commands."""
+    found = [connection.read_response(disable_decoding=True) for _ in range(count)]
     for reply in found:
         if isinstance(reply, Exception):
             raise reply
@@ -214,13 +244,12 @@ def _moments(column: pl.Series) -> Any:
     return join(*parts)
 
 
-def _not_older(column: pl.Series, stored: list[Any]) -> Any:
-    """Which rows are equal to or newer than what is stored."""
+def _moments_in(stored: list[Any]) -> Any:
+    """In microseconds; of what is not stored the least there is."""
     known: dict[bytes | None, int] = {None: np.iinfo(np.int64).min}
     for found in set(stored) - {None}:
         known[found] = _microseconds(found)
-    before = np.fromiter((known[found] for found in stored), np.int64, len(stored))
-    return column.cast(pl.Int64).to_numpy() >= before
+    return np.fromiter((known[found] for found in stored), np.int64, len(stored))
 
 
 def _microseconds(stored: bytes) -> int:

@@ -70,8 +70,13 @@ class Store:
                     return False
                 raise self._failed(error) from None
 
-    def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
+    def prepare(self, view: OfflineView, rows: pl.DataFrame) -> tuple[OfflineView, Any]:
+        """The rows of the table."""
+        return view, _cells(view, rows, self.config.key_version)
+
+    def write(self, prepared: tuple[OfflineView, Any]) -> None:
         """Stores the newest rows of entities, all or none of them; what is stored and newer stays."""
+        view, batch = prepared
         table = self._table(view)
         try:
             self._execute(
@@ -82,7 +87,6 @@ class Store:
             self._execute(f"CREATE INDEX IF NOT EXISTS {index} ON {table} (entity_key)")
             self._connection.set_autocommit(False)
             changed = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[2:])
-            batch = _cells(view, rows, self.config.key_version)
             with closing(adbc_driver_manager.AdbcStatement(self._connection)) as statement:
                 statement.set_sql_query(
                     f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?) "

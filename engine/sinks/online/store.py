@@ -24,11 +24,18 @@ class Store(Protocol):
     def holds(self, view: OfflineView, /) -> bool:
         """Whether anything has been loaded of the view, as far as can be told; True where it cannot."""
 
-    def write(self, view: OfflineView, rows: pl.DataFrame) -> None:
-        """Stores the newest rows of entities; what is stored and newer stays.
+    def prepare(self, view: OfflineView, rows: pl.DataFrame) -> Any:
+        """The newest rows of entities as `write` takes them; may be called while another batch is written.
 
         Args:
             rows: the key, the features, ``event_timestamp`` and ``created_timestamp``.
+
+        Raises:
+            SinkError: a value has no place in the store.
+        """
+
+    def write(self, prepared: Any) -> None:
+        """Stores what was prepared; what is stored and newer stays.
 
         Raises:
             SinkError: the store cannot be reached or written; writing the same rows again is right.

@@ -1,0 +1,135 @@
+"""Feast in a process of its own, which imports it while this one reads, computes and writes: that takes seconds.
+
+In a process that has imported Feast already, the work is done there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from engine.errors import MaestroError, SinkError
+from engine.sinks.feast.objects import Change, Difference
+from engine.sinks.feast.repo import FeatureRepo
+from engine.sinks.feast.service import Service
+from engine.sinks.feast.view import OfflineView
+
+
+class Aside(AbstractContextManager["Aside"]):
+    """What is asked of Feast about one repo; the process begins when it is told to, or is asked something."""
+
+    def __init__(self, repo: FeatureRepo) -> None:
+        self._repo = repo
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Has Feast imported, so that it is there when it is asked."""
+        if self._process is None and "feast" not in sys.modules and not self._repo.is_loaded_by_feast:
+            path = os.pathsep.join(p for p in sys.path if p)
+            command = [sys.executable, "-m", "engine.sinks.feast.aside", str(self._repo.folder), self._repo.project]
+            self._process = subprocess.Popen(  # noqa: S603 - this module, by this Python
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with suppress(OSError):
+                        pipe.close()
+
+    def apply(
+        self, views: Sequence[OfflineView], services: Sequence[Service], pending: Collection[tuple[str, str]]
+    ) -> list[Difference]:
+        """As `FeatureRepo.apply`."""
+        asked = {"views": [v.to_dict() for v in views], "services": [s.to_dict() for s in services]}
+        done = self._asked({"do": "apply", **asked, "pending": [list(p) for p in pending]})
+        return [Difference(**{**d, "changes": tuple(Change(**c) for c in d["changes"])}) for d in done]
+
+    def prove(
+        self, view: OfflineView, paths: Sequence[Path], among: Sequence[Any] | None, memory_limit: str, spill: Path
+    ) -> int:
+        """Reads the newest rows of these files back through Feast and compares them; gives how many there were.
+
+        Args:
+            among: only these keys.
+
+        Raises:
+            SinkError: values differ; features, counts and an example are named.
+        """
+        where = {"paths": [str(p) for p in paths], "memory_limit": memory_limit, "spill": str(spill)}
+        return int(self._asked({"do": "prove", "view": view.to_dict(), "among": among, **where}))
+
+    def _asked(self, job: dict[str, Any]) -> Any:
+        self.begin()
+        if self._process is None:
+            return _done(self._repo, job)
+        assert self._process.stdin is not None  # noqa: S101 - a pipe
+        assert self._process.stdout is not None  # noqa: S101 - a pipe
+        with suppress(BrokenPipeError):  # it ended: that is said below
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise SinkError(
+                f"the process that ran Feast ended with exit code {self._process.wait()}",
+                code="feast.process",
+                where=str(self._repo.folder),
+                fix="see that there is memory left, and run again",
+            )
+        answer = json.loads(line)
+        if "error" in answer:
+            raise SinkError(**answer["error"])
+        return answer["done"]
+
+
+# --- the process -------------------------------------------------------------------------------------------------
+
+
+def _done(repo: FeatureRepo, job: dict[str, Any]) -> Any:
+    if job["do"] == "apply":
+        views = [OfflineView.from_dict(v) for v in job["views"]]
+        services = [Service.from_dict(s) for s in job["services"]]
+        return [d.to_dict() for d in repo.apply(views, services, {(kind, name) for kind, name in job["pending"]})]
+    from engine.sinks.feast.proof import prove
+    from engine.sinks.online.newest import newest
+
+    view, paths = OfflineView.from_dict(job["view"]), [Path(p) for p in job["paths"]]
+    limits = {"memory_limit": job["memory_limit"], "spill": Path(job["spill"])}
+    return prove(repo, view, newest(view, paths, **limits, among=job["among"]))
+
+
+def main() -> None:
+    """Imports Feast, and then does the jobs that come in; ends with whoever gives them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process says when it is over
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    with suppress(OSError):
+        os.nice(5)  # whoever begins it has more urgent work
+    repo = FeatureRepo(Path(sys.argv[1]), sys.argv[2])
+    repo.warm()
+    for line in sys.stdin.buffer:
+        try:
+            answer = {"done": _done(repo, json.loads(line))}
+        except MaestroError as error:
+            facts = ("message", "code", "where", "allowed", "fix")
+            answer = {"error": {fact: getattr(error, fact) for fact in facts}}
+        pipe.write(json.dumps(answer).encode() + b"\n")
+        pipe.flush()
+
+
+if __name__ == "__main__":
+    main()
