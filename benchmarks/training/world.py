@@ -72,5 +72,6 @@ def make(folder: Path, entities: int, keys: int, days: int) -> None:
             repo = FeatureRepo(folder / f"repo-{name}-{store}", "training")
             repo.write([view])
             path = repo.folder / "feature_store.yaml"
-            path.write_text(path.read_text().replace("type: duckdb", f"type: {kind}"))
-            repo.apply()
+            text = path.read_text().partition("\n")[2]  # without the line that says whose it is: then it stays
+            path.write_text(text.replace("type: duckdb", f"type: {kind}"))
+            repo.apply([view])
