@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError, did_you_mean
-from engine.features.ways import TRAINED
 from engine.plan import Plan, ViewPlan, compile_plan
 from engine.progress import Progress, Silent
 from engine.registration import opened, published, published_view, repo_of
@@ -71,76 +69,6 @@ def get(pipeline: Pipeline, view: str, keys: Sequence[Key]) -> list[dict[str, An
         raise UsageError(f"nothing is published of {view}", code="online.unpublished", where=view, fix="run it first")
     found = published_view(plan, view_plan, files)
     return repo.online(view, [_key(key, found) for key in keys])
-
-
-def check(pipeline: Pipeline, trained: str | Path) -> list[dict[str, str]]:
-    """In which features what the online store holds was made with another fit than a training set.
-
-    Args:
-        trained: a Parquet file of `maestro training-set`, or of a job of our Feast offline store.
-
-    Returns:
-        ``view``, ``feature``, and the fingerprints ``trained`` and ``online``; "" is none.
-
-    Raises:
-        ConfigError, UsageError: there is no online store; the file does not say what it was made with; a view of it has
-            not been loaded, or was published by an earlier version.
-        DataError: a file cannot be read.
-    """
-    import pyarrow.parquet as pq
-
-    from engine.features.part_file import marks_in
-    from engine.frames import reading
-
-    plan = compile_plan(pipeline, history=False)
-    repo_of(pipeline, plan)
-    with reading(str(trained), "name the Parquet file of a training set"):
-        text = (pq.read_metadata(trained).metadata or {}).get(TRAINED.encode())
-    if text is None:
-        raise UsageError(
-            "the file does not say which fits its features were made with",
-            code="online.untold",
-            where=str(trained),
-            fix="make it with maestro training-set, or with our Feast offline store and persist",
-        )
-    found = []
-    with opened(plan) as ledger:
-        for view, marks in json.loads(text).items():
-            view_plan = _view(plan, view)
-            files = [f for f in ledger.published(plan.pipeline, view) if f["state"] == "loaded"]
-            if not files:
-                raise UsageError(
-                    f"nothing is loaded of {view}", code="online.unloaded", where=view, fix="maestro materialize"
-                )
-            for file in files[-1:] if plan.keeps_newest_only(view_plan) else files:
-                online = marks_in(_footer(plan, str(file["path"])))
-                if online is None:
-                    raise UsageError(
-                        f"{file['path']} does not say which fit it was made with",
-                        code="online.untold",
-                        where=view,
-                        fix="publish that as-of again",
-                    )
-                now = {name: online.get(name, "") for name in marks}
-                found += [
-                    {"view": view, "feature": name, "trained": mark, "online": now[name]}
-                    for name, mark in marks.items()
-                    if now[name] != mark
-                ]
-    return [dict(pairs) for pairs in dict.fromkeys(tuple(row.items()) for row in found)]
-
-
-def _footer(plan: Plan, name: str) -> Any:
-    import pyarrow.parquet as pq
-
-    from engine.frames import reading
-
-    output: Any = plan.output
-    with reading(f"the published file {name}", "`maestro verify` names what is amiss; publish that as-of again"):
-        if isinstance(output, Path):
-            return pq.read_metadata(output / name)
-        with output.open(name) as handle:
-            return pq.read_metadata(handle)
 
 
 def _key(key: Key, view: OfflineView) -> Key:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from engine.errors import ConfigError, Problem, SinkError, UsageError
+from engine.features.part_file import marks_in
+from engine.features.ways import FITS
+from engine.frames import reading
 from engine.ledger import Ledger
 from engine.objects import Objects
 from engine.plan import Plan, ViewPlan, compile_plan
@@ -149,11 +154,32 @@ def definitions_of(plan: Plan, ledger: Ledger, dtypes: Mapping[str, Mapping[str,
     services = []
     for name, spec in plan.feast.services.items() if plan.feast else ():
         if spec.by_view.keys() <= known:
-            told = (spec.description or "", spec.owner or "", tuple(spec.tags.items()))
+            fits = {view: _fits(plan, published(plan, ledger, view), wanted) for view, wanted in spec.by_view.items()}
+            tags = {**spec.tags, **{f"{FITS}.{view}": json.dumps(marks) for view, marks in fits.items() if marks}}
+            told = (spec.description or "", spec.owner or "", tuple(tags.items()))
             services.append(Service(name, tuple(spec.by_view.items()), *told))
         else:
             pending.add(("service", name))
     return Definitions(tuple(views), tuple(services), frozenset(pending))
+
+
+def _fits(plan: Plan, files: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None) -> dict[str, str]:
+    """feature: the fit that the newest file has it by, of those that are fitted."""
+    marks = (marks_in(footer_of(plan, str(files[-1]["path"]))) if files else None) or {}
+    return {name: mark for name, mark in marks.items() if wanted is None or name in wanted}
+
+
+def footer_of(plan: Plan, name: str) -> pq.FileMetaData:
+    """Of a published file, wherever it lies.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with reading(f"the published file {name}", "`maestro verify` names what is amiss; publish that as-of again"):
+        if isinstance(plan.output, Path):
+            return pq.read_metadata(plan.output / name)
+        with plan.output.open(name) as handle:
+            return pq.read_metadata(handle)
 
 
 def published(plan: Plan, ledger: Ledger, view: str) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Written:
         matched: view: rows for which it held something.
         features: the columns that were added.
         fits: view: feature: the fit that its values were made with, "" is none; the file's footer has it too, which
-            `engine.online.check` reads.
+            `engine.serving.check` reads.
     """
 
     path: str

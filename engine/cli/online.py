@@ -87,7 +87,7 @@ def _online_get(options: argparse.Namespace) -> int:
 
 def _online_check(options: argparse.Namespace) -> int:
     pipeline = load_checked(options)
-    from engine.online import check
+    from engine.serving import check
 
     found = check(pipeline, options.trained)
     if options.json:

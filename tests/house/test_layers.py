@@ -26,7 +26,7 @@ LAYERS = (
     ("engine",),  # the package itself: it names its exports and loads them at first use
     ("demo",),
     ("report", "junit"),
-    ("offline_store", "quarantine", "training", "transforms"),
+    ("offline_store", "quarantine", "serving", "training", "transforms"),
     ("backfilling", "join", "offline_source", "proof", "published"),
     ("run", "online", "inspection", "data_file", "ingestion", "validation", "history"),
     ("suggestion",),

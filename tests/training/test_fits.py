@@ -13,7 +13,8 @@ import pytest
 from engine import training_set
 from engine.errors import DataError, UsageError
 from engine.features.ways import FITS, TRAINED
-from engine.online import check, get, materialize
+from engine.online import get
+from engine.serving import check
 from engine.training import write_training_set
 from tests.cli.conftest import Maestro, maestro  # noqa: F401 - a fixture
 from tests.run.world import DAY, USERS, T, pipeline, run, write_world
@@ -155,4 +156,21 @@ def test_through_feast_too(refitted: Path) -> None:
     assert {row["feature"] for row in check(made, refitted / "old.parquet")} == set(
         wrong_names(marks(refitted)[0], marks(refitted)[2])
     )
-    materialize(made)
+
+
+def test_a_feature_service_names_its_fits(refitted: Path) -> None:
+    """As a training set's footer does; so whoever has only Feast can compare them."""
+    from feast import FeatureStore
+
+    services = {"model": {"features": ["user_features:experience_years"], "tags": {"team": "growth"}}}
+    sections = {**SECTIONS, "feast": {**SECTIONS["feast"], "services": services}}
+    made = pipeline(refitted, **sections)
+    run(refitted, T + 3 * DAY, **sections)
+    tags = FeatureStore(repo_path=str(refitted / "repo")).get_feature_service("model").tags
+    name = "experience_years"
+    served = json.loads(tags[f"{FITS}.user_features"])
+    assert (tags["team"], served) == ("growth", {name: marks(refitted)[-1][name]})
+    for days, equal in ((1, False), (2, True)):
+        features = [f"user_features:{name}"]
+        trained = write_training_set(made, entities(refitted, days), refitted / "set.parquet", features=features).fits
+        assert (trained["user_features"] == served) is equal

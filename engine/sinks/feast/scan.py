@@ -20,9 +20,10 @@ def defined(folder: Path, mark: str) -> Iterator[tuple[Path, str, str]]:
     Args:
         mark: how files begin that are not looked at: the engine's own.
     """
+    environments = {path.parent for path in folder.glob("*/pyvenv.cfg")}
     for path in sorted(folder.glob("**/*.py")):
         inside = path.relative_to(folder).parts
-        if any(part.startswith(".") or part == "__pycache__" for part in inside):
+        if any(part.startswith(".") or part == "__pycache__" for part in inside) or folder / inside[0] in environments:
             continue
         try:
             text = path.read_text(encoding="utf-8")
