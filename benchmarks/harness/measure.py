@@ -82,23 +82,24 @@ class _Sampler(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(EVERY):
-            pids = list(_tree(self._pid))
-            found = [_memory(pid) for pid in pids]
+            pids = list(tree(self._pid))
+            found = [memory(pid) for pid in pids]
             self.peak = max(self.peak, sum(now for now, _ in found), *(highest for _, highest in found))
             for pid in pids:
                 with contextlib.suppress(OSError, KeyError):
                     self.written[pid] = int(_fields(PROC / str(pid) / "io")["write_bytes"])
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree(pid: int) -> Iterator[int]:
+    """A process and all its descendants."""
     yield pid
     with contextlib.suppress(OSError):
         for task in (PROC / str(pid) / "task").iterdir():
             for child in (task / "children").read_text().split():
-                yield from _tree(int(child))
+                yield from tree(int(child))
 
 
-def _memory(pid: int) -> tuple[int, int]:
+def memory(pid: int) -> tuple[int, int]:
     """Resident bytes now and at most; a process that has ended, or not begun its own program, has none."""
     with contextlib.suppress(OSError):
         lines = _fields(PROC / str(pid) / "status")
