@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.features.ways import FITS, MANY
 from engine.intake import Intake
-from engine.ledger import Ledger
+from engine.ledger import Checkpoint, Ledger
 from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, ViewPlan
 from engine.progress import Progress
@@ -22,7 +22,9 @@ from engine.types import parse_moment, size_of
 if TYPE_CHECKING:
     import polars as pl
 
+    from engine.checkpoints import Checkpoints, Ground
     from engine.features.fit import Fit
+    from engine.features.history.saved import Saved
     from engine.features.inputs import Inputs
 
 _NONE: Mapping[datetime, str] = {}
@@ -34,6 +36,7 @@ class Extraction:
 
     Attributes:
         fits: by view, as far as they have been made or taken from the ledger.
+        kept: by view that has been computed, what later runs go on from.
         dtypes: by view, the Polars type of each column as it is published.
     """
 
@@ -43,6 +46,7 @@ class Extraction:
         self._plan, self._ledger, self._report = plan, ledger, report
         self._intake, self._progress, self._refit = intake, progress, refit
         self.fits: dict[str, Fit] = {}
+        self.kept: dict[str, Checkpoint] = {}
         self.dtypes: dict[str, dict[str, str]] = {}
 
     def done(self, view_plan: ViewPlan) -> dict[datetime, str]:
@@ -54,7 +58,9 @@ class Extraction:
             and file["definition"] == view_plan.definition
         }
 
-    def parts(self, view_plan: ViewPlan, staging: Staging, done: Mapping[datetime, str] = _NONE) -> Parts:
+    def parts(
+        self, ground: Ground, checkpoints: Checkpoints, staging: Staging, done: Mapping[datetime, str] = _NONE
+    ) -> Parts:
         """Stages the files of one view, earliest as-of first: the first fit, where one is needed, is on that one.
 
         Args:
@@ -62,23 +68,27 @@ class Extraction:
         """
         from engine.features.inputs import Inputs
 
+        view_plan = ground.view
         view, name = view_plan.view, view_plan.name
         self._progress.step("compute", name)
         report = ViewReport(name, settings=view.settings, resumed=len(done))
         self._report.views.append(report)
-        tables = {role: self._intake.tables[source].paths for role, source in view_plan.sources.items()}
         names = {role: f"sources.{source}" for role, source in view_plan.sources.items()}
         spill = staging.folder / "spill"
         as_ofs = [t for t in view_plan.as_of if t not in done]
         if not as_ofs:
             self._look_up(name, next(iter(done.values())))
             return
-        with Inputs(view, tables, names=names, memory_limit=self._plan.memory_limit, spill=spill) as inputs:
+        with Inputs(view, ground.tables, names=names, memory_limit=self._plan.memory_limit, spill=spill) as inputs:
             self._describe(view_plan, inputs, report)
-            for as_of, part in self._staged(view_plan, inputs, as_ofs, staging, report):
+            saved = checkpoints.saved(ground, inputs)
+            report.start = ground.to_dict()
+            for as_of, part in self._staged(view_plan, inputs, as_ofs, staging, report, saved):
                 self._progress.rows(part.rows)
                 report.rows.append(part.rows)
                 yield report, as_of, part
+            if kept := checkpoints.keep(ground, inputs, saved):
+                self.kept[name] = kept
 
     def _look_up(self, view: str, file: str) -> None:
         """The types of a view that has nothing left to compute; only Feast asks for them, and not in a store."""
@@ -89,13 +99,19 @@ class Extraction:
             self.dtypes[view] = {name: str(dtype) for name, dtype in schema.items() if name != "created_timestamp"}
 
     def _staged(
-        self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging, report: ViewReport
+        self,
+        view_plan: ViewPlan,
+        inputs: Inputs,
+        as_ofs: Sequence[datetime],
+        staging: Staging,
+        report: ViewReport,
+        saved: Saved | None,
     ) -> Iterator[tuple[datetime, Part]]:
         """Writes one file while the next is computed."""
-        self._fit_on_range(view_plan, inputs, as_ofs, staging)
+        self._fit_on_range(view_plan, inputs, as_ofs, staging, saved)
         waiting: deque[tuple[datetime, Future[Part]]] = deque()
         with ThreadPoolExecutor(1) as writer:
-            for as_of, frame in self._raw(view_plan, inputs, as_ofs, staging):
+            for as_of, frame in self._raw(view_plan, inputs, as_ofs, staging, saved):
                 waiting.append((as_of, writer.submit(self._finish, view_plan, frame, as_of, staging, report)))
                 if len(waiting) > 1:
                     moment, part = waiting.popleft()
@@ -103,7 +119,14 @@ class Extraction:
             for moment, part in waiting:
                 yield moment, part.result()
 
-    def _fit_on_range(self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging) -> None:
+    def _fit_on_range(
+        self,
+        view_plan: ViewPlan,
+        inputs: Inputs,
+        as_ofs: Sequence[datetime],
+        staging: Staging,
+        saved: Saved | None,
+    ) -> None:
         """A first fit on all as-ofs that the view declares, where this run has some of them."""
         span = view_plan.spec.fit_on
         if span is None or (not self._refit and self._ledger.fit(self._plan.pipeline, view_plan.name)):
@@ -115,7 +138,7 @@ class Extraction:
         import polars as pl
 
         files = []
-        for number, (_, frame) in enumerate(self._raw(view_plan, inputs, within, staging)):
+        for number, (_, frame) in enumerate(self._raw(view_plan, inputs, within, staging, saved)):
             files.append(staging.folder / f"{view_plan.name}-fit-{number}.parquet")
             frame.sink_parquet(files[-1])
         whole = pl.scan_parquet(files, hive_partitioning=False, glob=False)
@@ -124,17 +147,22 @@ class Extraction:
             file.unlink()
 
     def _raw(
-        self, view_plan: ViewPlan, inputs: Inputs, as_ofs: Sequence[datetime], staging: Staging
+        self,
+        view_plan: ViewPlan,
+        inputs: Inputs,
+        as_ofs: Sequence[datetime],
+        staging: Staging,
+        saved: Saved | None,
     ) -> Iterator[tuple[datetime, pl.LazyFrame]]:
         """The raw features at each as-of: from one scan of the events where there are many."""
         import polars as pl
 
-        if len(as_ofs) >= MANY:
+        if saved or len(as_ofs) >= MANY:
             from engine.features.history import History
 
             budget = size_of(self._plan.memory_limit) // 2
             folder = staging.folder / f"{view_plan.name}-history"
-            for as_of, table in History(inputs, inputs.view, as_ofs, folder=folder, budget=budget):
+            for as_of, table in History(inputs, inputs.view, as_ofs, folder=folder, budget=budget, saved=saved):
                 yield as_of, pl.DataFrame(table).lazy()
             return
         from engine.features.compute import compute_to_parquet

@@ -105,6 +105,10 @@ class ViewReport:
         left_out: role: rows that took part in nothing, for a null key or a null timestamp.
         applied: per as-of, what the pinned fit did.
         resumed: as-ofs that this run had published before it was interrupted.
+        redone: those among the files that had been published, and that late, changed or deleted rows have moved.
+        start: where its computing began: ``saved state``, or ``tables``, then ``because``; how many rows of events were
+            read, and by source how many were ``new``, of these ``late`` (too late to move what was published), and
+            ``changed``.
     """
 
     name: str
@@ -118,6 +122,8 @@ class ViewReport:
     fit_version: int = 0
     applied: list[Applied] = field(default_factory=list)
     resumed: int = 0
+    redone: list[str] = field(default_factory=list)
+    start: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -125,6 +131,8 @@ class ViewReport:
             "files": self.files,
             "rows": self.rows,
             "again": self.again,
+            "redone": self.redone,
+            "start": self.start,
             "resumed": self.resumed,
             "settings": dict(self.settings),
             "timeless_attributes": self.timeless,

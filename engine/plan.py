@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -35,6 +35,7 @@ from engine.spec import (
 )
 from engine.spec.plugins import BUILT_IN
 from engine.spec.rules import unknown
+from engine.start import Start, Subject
 from engine.types import Duration, iso, parse_moment
 
 # Keys that say how a source is reached, not what is read.
@@ -98,6 +99,9 @@ class ViewPlan:
         again: those among them that nobody asked for: they were published under another definition, and a view's
             files must agree.
         landed: role: rows of what landed last of its source, as far as that is known.
+        redone: as-ofs that nobody asked for: what came to their events since they were published moves them; known
+            once a run has read its sources.
+        start: what is read and written, as the ledger has it; None: it was not asked.
     """
 
     name: str
@@ -107,6 +111,12 @@ class ViewPlan:
     as_of: tuple[datetime, ...] = ()
     again: tuple[datetime, ...] = ()
     landed: Mapping[str, int] = field(default_factory=dict)
+    redone: tuple[datetime, ...] = ()
+    start: Start | None = None
+
+    def subject(self, sources: Iterable[SourcePlan]) -> Subject:
+        """The view and the declarations of what it reads."""
+        return Subject(self.view, self.spec, self.sources, {source.name: source.spec for source in sources})
 
     @property
     def spilled(self) -> int:
@@ -159,6 +169,7 @@ class ViewPlan:
             "aggregates": ways(self.view, self.as_of),
             "rows_landed": dict(self.landed),
             "spilled_bytes": self.spilled,
+            "start": self.start.to_dict() if self.start else None,
             "files": list(self.files),
             "features": [{"name": f.name, "dtype": f.dtype, "description": f.description} for f in self.view.features],
         }
@@ -200,6 +211,11 @@ class Plan:
     def quarantine(self) -> Path:
         """Where rows lie that were set aside."""
         return self.workdir / "quarantine" / self.pipeline
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the state lies that later runs go on from."""
+        return self.workdir / "checkpoints" / self.pipeline
 
     @property
     def reports(self) -> Path:
@@ -301,15 +317,16 @@ def compile_plan(
     problems += _service_problems(pipeline, {view.name: view for view in views})
     if problems:
         raise ConfigError([pipeline.locate(p) for p in problems])
+    sources = tuple(_source_plan(pipeline, name, source) for name, source in pipeline.sources.items())
     planned = _at(views, moments)
     if history:
-        planned = _with_moments(views, moments, pipeline.name, workdir, _ledger_url(pipeline))
+        planned = _with_moments(views, sources, moments, pipeline.name, workdir, _ledger_url(pipeline))
     return Plan(
         pipeline=pipeline.name,
         workdir=workdir,
         memory_limit=pipeline.memory_limit,
         as_of=moments,
-        sources=tuple(_source_plan(pipeline, name, source) for name, source in pipeline.sources.items()),
+        sources=sources,
         suites=suites,
         views=planned,
         output=Objects(pipeline.output, "output")
@@ -389,32 +406,45 @@ def _at(views: tuple[ViewPlan, ...], moments: tuple[datetime, ...]) -> tuple[Vie
 
 
 def _with_moments(
-    views: tuple[ViewPlan, ...], moments: tuple[datetime, ...], pipeline: str, workdir: Path, ledger: str | None
+    views: tuple[ViewPlan, ...],
+    sources: tuple[SourcePlan, ...],
+    moments: tuple[datetime, ...],
+    pipeline: str,
+    workdir: Path,
+    ledger: str | None,
 ) -> tuple[ViewPlan, ...]:
     """Each view with its as-ofs: those asked for, and those published under another definition than today's,
-    or about to be when a run was killed."""
+    or about to be when a run was killed; and where its computing starts."""
     if not views or (ledger is None and not (workdir / "ledger.db").exists()):
-        return _at(views, moments)
+        starts = (view.subject(sources).start(None, {}, moments, {}, "") for view in views)
+        return tuple(replace(v, start=start) for v, start in zip(_at(views, moments), starts, strict=True))
     from engine.ledger import Ledger
 
     planned = []
     with Ledger(workdir, ledger) as book:
+        checkpoints = book.checkpoints(pipeline)
         for view in views:
+            published = {parse_moment(file["as_of"]): file for file in book.published(pipeline, view.name)}
             outdated = {
-                parse_moment(file["as_of"])
-                for file in book.published(pipeline, view.name)
+                as_of
+                for as_of, file in published.items()
                 if file["definition"] != view.definition or file["state"] == "publishing"
             }
             again = tuple(sorted(outdated - set(moments)))
+            as_of = tuple(sorted({*moments, *again}))
             tables = {role: book.table(pipeline, source) for role, source in view.sources.items()}
             landed = {role: sum(file.rows for file in table.files) for role, table in tables.items() if table}
-            planned.append(replace(view, as_of=tuple(sorted({*moments, *again})), again=again, landed=landed))
+            files = {table.source: table.files for table in tables.values() if table}
+            subject = view.subject(sources)
+            start = subject.start(checkpoints.get(view.name), files, as_of, published, view.definition)
+            planned.append(replace(view, as_of=as_of, again=again, landed=landed, start=start))
     return tuple(planned)
 
 
 def is_current(plan: Plan) -> bool:
     """Whether the ledger still says what it said when ``plan`` was compiled."""
-    return _with_moments(plan.views, plan.as_of, plan.pipeline, plan.workdir, plan.ledger_url) == plan.views
+    now = _with_moments(plan.views, plan.sources, plan.as_of, plan.pipeline, plan.workdir, plan.ledger_url)
+    return [replace(view, start=None) for view in now] == [replace(view, start=None) for view in plan.views]
 
 
 def _location(name: str, spec: AnySource, base: Path) -> str:

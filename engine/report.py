@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from engine.progress import Progress
     from engine.quarantine import Holding
     from engine.spec import ViewSpec
+    from engine.start import Start
     from engine.upkeep import Verified
 
 _STATUS = {"done": "green", "running": "bold", "blocked": "yellow", "interrupted": "yellow"}
@@ -95,6 +96,8 @@ def show_plan(plan: Plan) -> None:
 def _files(plan: Plan) -> Iterator[str]:
     """What will be published, and how what is published of many as-ofs is computed."""
     for view in plan.views:
+        if view.start:
+            yield from (f"{view.name}: {line}" for line in _start(view.start))
         if len(view.as_of) >= MANY:
             yield from (
                 f"{view.name}, {_WAYS[way]}: {', '.join(names)}" for way, names in ways(view.view, view.as_of).items()
@@ -110,6 +113,20 @@ def _files(plan: Plan) -> Iterator[str]:
         for moment, file in zip(view.as_of, view.files, strict=True):
             why = "  (again: published under another definition)" if moment in view.again else ""
             yield f"{plan.output}/{file}{why}"
+
+
+def _start(start: Start) -> Iterator[str]:
+    """What a view's computing reads of events, as they landed last, and how that changes what is published."""
+    events = f"{start.rows_read:,} rows of events in {start.files_read:,} files"
+    if start.because is None:
+        yield f"goes on from saved state: {events}, from {start.since} on, and what is new"
+    elif start.files_read:
+        yield f"reads whole tables, {events}: {start.because}"
+    rows = "" if start.rows_written is None else f"about {start.rows_written:,} rows in "
+    files = start.new + start.again + start.replaced
+    counts = {"new": start.new, "again, for another definition": start.again, "published already": start.replaced}
+    parts = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    yield f"writes {rows}{files:,} files over {start.days:,} days ({parts}); {start.unchanged:,} published ones stay"
 
 
 def _steps(source: SourcePlan) -> str:
@@ -149,6 +166,7 @@ def show_run(report: RunReport, plan: Plan, *, verbose: bool = False) -> None:
                 continue
             for file, rows in zip(view.files, view.rows, strict=True):
                 again = "  (again: its definition changed)" if file in view.again else ""
+                again = "  (again: late or changed rows)" if file in view.redone else again
                 views.add_row(view.name, f"{rows:,}", Text(f"{file}{again}", overflow="fold"))
         console.print(views)
         for line, times in Counter(_notes(report)).items():
@@ -339,11 +357,23 @@ def _show_blocked(report: RunReport) -> None:
     _console().print(Text(text, style="bold red"))
 
 
+def _came(start: Mapping[str, Any]) -> Iterator[str]:
+    """What a view went on from, and what came to its events."""
+    if start.get("from") == "saved state":
+        new = ", ".join(f"{count:,} new ones of {source}" for source, count in start["new"].items() if count)
+        yield f"went on from saved state: {start['rows_read']:,} rows of events read, {new or 'none of them new'}"
+    for source, count in start.get("late", {}).items():
+        if count:
+            late = f"{count:,} rows of {source} came too late to move what was published"
+            yield f"{late}: they count from the next as-of on; a backfill takes them into the past"
+
+
 def _notes(report: RunReport) -> Iterator[str]:
     """What a reader of the features should know: constants, left-out rows, what a fit did."""
     for view in report.views:
         if view.settings:
             yield f"{view.name}: " + ", ".join(f"{k} = {v}" for k, v in view.settings.items())
+        yield from (f"{view.name}: {line}" for line in _came(view.start))
         for role, columns in view.timeless.items():
             yield f"{view.name}: taken as they stood when read, whatever the as-of: {role} {', '.join(columns)}"
         for role, columns in view.absent_columns.items():

@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from engine.types import compact, parse_moment, redact
 from engine.upkeep import collect
 
 if TYPE_CHECKING:
+    from engine.checkpoints import Checkpoints, Ground
     from engine.sinks.feast import FeatureRepo, OfflineView
     from engine.sinks.feast.aside import Aside
 
@@ -200,6 +201,8 @@ class _Run:
         self.intake = intake
         self.refit = refit
         self.has_published = False
+        self.checkpoints: Checkpoints
+        self.grounds: list[Ground] = []
         self.extraction = Extraction(plan, ledger, report, intake, watch, refit=refit)
 
     def execute(self) -> None:
@@ -228,6 +231,7 @@ class _Run:
             return
         if self.plan.views:
             with Staging(self.plan.output, self.plan.pipeline, self.report.run_id, self.plan.workdir).open() as staging:
+                self._stand(staging)
                 if self.plan.backfill:
                     self._publish_each(staging, repo)
                 else:
@@ -270,6 +274,7 @@ class _Run:
             self.plan.pipeline,
             self.plan.landing,
             self.plan.quarantine,
+            self.plan.checkpoints,
             retention=self.plan.retention,
             remote=self.intake.remote,
             remember=remembered(self.plan),
@@ -282,25 +287,37 @@ class _Run:
     def view_plan(self, name: str) -> ViewPlan:
         return next(v for v in self.plan.views if v.name == name)
 
+    def _stand(self, staging: Staging) -> None:
+        """Finds out what came since the last run: which as-ofs it moves, and what views are computed from."""
+        from engine.checkpoints import Checkpoints
+
+        self.watch.enter("compute")
+        self.checkpoints = Checkpoints(self.plan, self.ledger, self.intake, staging.folder / "checkpoints")
+        self.grounds = [self.checkpoints.ground(view) for view in self.plan.views]
+        self.plan = replace(self.plan, views=tuple(ground.view for ground in self.grounds))
+
     def _publish_together(self, staging: Staging, repo: FeatureRepo | None) -> None:
         """Nothing is published before all has been computed."""
-        parts = [part for view in self.plan.views for part in self.extraction.parts(view, staging)]
+        parts = [part for g in self.grounds for part in self.extraction.parts(g, self.checkpoints, staging)]
         if repo:
             repo.check(self._offline_views(self.plan.views))
         reached("files.staged")
         self._publish(parts)
+        self.ledger.keep_checkpoints(self.report.run_id, self.plan.pipeline, self.extraction.kept)
 
     def _publish_each(self, staging: Staging, repo: FeatureRepo | None) -> None:
         """Each as-of is published as soon as it has been computed; a run that goes on leaves out those that were."""
-        for view in self.plan.views:
-            done = self.extraction.done(view)
-            with closing(self.extraction.parts(view, staging, done)) as parts:
+        for ground in self.grounds:
+            view = ground.view
+            done = {t: file for t, file in self.extraction.done(view).items() if t not in ground.touched}
+            with closing(self.extraction.parts(ground, self.checkpoints, staging, done)) as parts:
                 for number, part in enumerate(parts):
                     if repo and not number:
                         repo.check(self._offline_views([view]))
                     reached("files.staged")
                     with self.watch.within("publish", view.name):
                         self._publish([part])
+            self.ledger.keep_checkpoints(self.report.run_id, self.plan.pipeline, self.extraction.kept)
 
     def _publish(self, parts: Sequence[tuple[ViewReport, datetime, Part]]) -> None:
         """Records the fits and the files to come, then gives every file its place."""
@@ -318,7 +335,8 @@ class _Run:
         ]
         computed = [v for v in self.plan.views if any(report.name == v.name for report, *_ in parts)]
         fits = {v.name: (v.as_of[0], self.extraction.fits[v.name].to_dict()) for v in computed}
-        versions = self.ledger.publishing(self.report.run_id, self.plan.pipeline, fits, files)
+        tables = {v.name: made for v in computed if (made := self.checkpoints.tables(v)).tables}
+        versions = self.ledger.publishing(self.report.run_id, self.plan.pipeline, fits, files, tables)
         for report, *_ in parts:
             report.fit_version = versions[report.name]
         reached("files.recorded")
@@ -332,6 +350,8 @@ class _Run:
             report.files.append(str(file["path"]))
             if as_of in self.view_plan(report.name).again:
                 report.again.append(str(file["path"]))
+            if as_of in self.view_plan(report.name).redone:
+                report.redone.append(str(file["path"]))
             log.info(
                 "published %s: %d rows", part.target, part.rows, extra=self._about(report.name, {"rows": part.rows})
             )

@@ -49,29 +49,33 @@ def collect(
     pipeline: str,
     landing: Path,
     quarantine: Path,
+    checkpoints: Path,
     *,
     sources: Collection[str] | None = None,
+    views: Collection[str] | None = None,
     retention: Duration | None = None,
     remote: Kept | None = None,
     remember: Remembered | None = None,
 ) -> Collected:
     """Drops what no later run needs; the caller holds the pipeline's lease.
 
-    Kept are, of each source, the newest table, the newest accepted one, those that were superseded within
-    ``retention``, and the pieces of reads that a run may go on from; and all rows in quarantine, until ``retention``
-    after they were replayed or superseded; those that were mended or dropped stay until they are superseded, since by
-    them rows are recognised that are read again.
+    Kept are the checkpoints of views, with the tables that they rest on; of each source, the newest table, the newest
+    accepted one, those that were superseded within ``retention``, and the pieces of reads that a run may go on from;
+    and all rows in quarantine, until ``retention`` after they were replayed or superseded; those that were mended or
+    dropped stay until they are superseded, since by them rows are recognised that are read again.
 
     Args:
         landing: the pipeline's landing folder.
         quarantine: the pipeline's quarantine folder.
+        checkpoints: its folder of saved state.
         remember: profiles that stay whatever their age; others go ``retention`` after their run. None: all stay.
         remote: the store that landed files are kept in; None: there is none.
-        sources: those that the pipeline declares; what belongs to others is dropped. None: all.
+        sources, views: those that the pipeline declares; what belongs to others is dropped. None: all.
     """
     there = [
         *_files(landing),
         *_files(quarantine),
+        *_files(checkpoints),
     ]  # before the names: what another holder of the lease lands meanwhile is not touched
     listed = remote.listed() if remote else set()
     tables = ledger.tables(pipeline)
@@ -82,10 +86,15 @@ def collect(
         ledger.forget_tables(superseded)
     if sources is not None:
         ledger.forget_pieces(pipeline, keep=sources)
+    if views is not None:
+        ledger.forget_checkpoints(pipeline, keep=views)
     named = {file.path for table in tables if table.read_id in kept for file in table.files}
     pieces = ledger.unfinished_pieces(pipeline)
     named |= {file.path for piece in pieces for file in (*piece.files, *piece.quarantined)}
     named |= {entry.file.path for entry in ledger.quarantined(pipeline) if _is_kept(entry, since)}
+    for checkpoint in ledger.checkpoints(pipeline).values():
+        named |= {file.path for table in checkpoint.tables.values() for file in table}
+        named |= {file.path for file in checkpoint.files.values()}
     profiles = 0
     if remember:
         since = min(since or datetime.now(UTC), datetime.now(UTC) - timedelta(days=remember.days))
@@ -99,7 +108,7 @@ def collect(
             size += path.stat().st_size
             path.unlink()
             count += 1
-    folders = [path for root in (landing, quarantine) for path in root.rglob("*") if path.is_dir()]
+    folders = [path for root in (landing, quarantine, checkpoints) for path in root.rglob("*") if path.is_dir()]
     for folder in sorted(folders, reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()

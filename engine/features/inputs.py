@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ class Counts:
     null_timestamps: int
 
 
+@dataclass(frozen=True)
+class Given:
+    """A role's table as it was given.
+
+    Attributes:
+        relation: its name, quoted.
+        columns: those of its columns that the role reads.
+        moment: of a role of events: SQL over its columns, its timestamp in UTC.
+    """
+
+    relation: str
+    columns: tuple[str, ...]
+    moment: str | None
+
+
 class Inputs:
     """A DuckDB session that holds the normalised roles of one view.
 
@@ -43,6 +59,7 @@ class Inputs:
         view: as given; a declared one as these tables have it: with the dtype of every feature.
         counts: per role, what took part.
         absent: per role, the optional columns that its table lacks.
+        given: per role, its table as it was given.
     """
 
     def __init__(
@@ -67,6 +84,7 @@ class Inputs:
         self.connection = connect(memory_limit, spill)
         self.counts: dict[str, Counts] = {}
         self.absent: dict[str, tuple[str, ...]] = {}
+        self.given: dict[str, Given] = {}
         self._names = dict(names or {})
         self._queries: dict[str, str] = {}
         # The output is ordered by key; without this, DuckDB may write it in another order.
@@ -101,8 +119,7 @@ class Inputs:
         self._check_columns(role, given, own, empty=not wanted and self._is_empty(table))
         if isinstance(table, Sequence):
             files = _told_apart(table, given, wanted, spill)
-            listed = ", ".join(literal(str(path)) for path in files)
-            self.connection.execute(f"CREATE TEMP VIEW {raw} AS SELECT * FROM read_parquet([{listed}])")
+            self.connection.execute(f"CREATE TEMP VIEW {raw} AS SELECT * FROM {_listed(files)}")
         else:
             self.connection.register(f"{role.name} as given", table.select(wanted))
         described = self.connection.execute(f"DESCRIBE {raw}").fetchall()
@@ -115,6 +132,9 @@ class Inputs:
             f"{_normalised(replace(c, name=own.get(c.name, c.name)), types.get(c.name))} AS {identifier(c.name)}"
             for c in role.columns
         ]
+        moments = [c for c in role.columns if c.name == role.timestamp and c.name in types]
+        moment = next((_normalised(replace(c, name=own[c.name]), types[c.name]) for c in moments), None)
+        self.given[role.name] = Given(raw, tuple(wanted), moment)
         if role.parts:
             columns.append(f"{_compound(role, types)} AS {identifier(role.key)}")
         known_by = self.view.known_by
@@ -124,6 +144,18 @@ class Inputs:
         self.counts[role.name] = self._counted_by_footers(role, table, own, types) or self._counted(role)
         if role.unique:
             self._check_unique(role)
+
+    @contextmanager
+    def over(self, role: str, files: Sequence[Path]) -> Iterator[None]:
+        """Has a role made of other files meanwhile, which have the same columns."""
+        raw, aside = self.given[role].relation, identifier(f"{role} aside")
+        self.connection.execute(f"ALTER VIEW {raw} RENAME TO {aside}")
+        self.connection.execute(f"CREATE TEMP VIEW {raw} AS SELECT * FROM {_listed(files)}")
+        try:
+            yield
+        finally:
+            self.connection.execute(f"DROP VIEW {raw}")
+            self.connection.execute(f"ALTER VIEW {aside} RENAME TO {raw}")
 
     def define(self, name: str, query: str) -> str | None:
         """Makes a role the rows of a query; gives the query that it was, None: there was no such role."""
@@ -278,6 +310,23 @@ class Inputs:
 
     def _where(self, role: Role) -> str:
         return self._names.get(role.name, role.name)
+
+
+def moment_sql(role: Role, name: str, kind: str) -> str:
+    """SQL: the timestamp of a role's rows in UTC, from the column ``name`` of a DuckDB type."""
+    column = next(c for c in role.columns if c.name == role.timestamp)
+    return _normalised(replace(column, name=name), kind) if _readable(column, kind) else "CAST(NULL AS TIMESTAMP)"
+
+
+def columns_of(role: Role, given: Sequence[str]) -> tuple[str, ...]:
+    """Those columns of a table that a role reads; in users' SQL, case says nothing."""
+    folded = {c.name.casefold() for c in role.columns if c.kind == "any"}
+    names = {c.name for c in role.columns}
+    return tuple(name for name in given if name in names or name.casefold() in folded)
+
+
+def _listed(files: Sequence[Path]) -> str:
+    return f"read_parquet([{', '.join(literal(str(path)) for path in files)}])"
 
 
 def _told_apart(
@@ -447,6 +496,15 @@ def _list(name: str, kind: str, *, lower: bool) -> str:
 
 
 _SPACES = "*[\x01-\x20]*"  # what is white space in ASCII, and more
+
+
+@contextmanager
+def worded(where: str) -> Iterator[None]:
+    """Has DuckDB's errors said in the engine's words; see `as_data_error`."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise as_data_error(error, where) from error
 
 
 def as_data_error(error: duckdb.Error, where: str) -> MaestroError:

@@ -42,16 +42,16 @@ def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
     for rows in view.rows:
         for aggregate in view.over(rows):
             if len(as_ofs) < MANY or not is_over_events(view, rows, aggregate):
-                found["per as-of"].append(_shown(view, aggregate))
+                found["per as-of"].append(shown(view, aggregate))
             else:
-                found["running" if runs(aggregate) else "by entity"].append(_shown(view, aggregate))
+                found["running" if runs(aggregate) else "by entity"].append(shown(view, aggregate))
         if rows.lookup:
             for way, names in ways(rows.lookup[0], as_ofs).items():
                 found[way] += names
     return {way: list(dict.fromkeys(names)) for way, names in found.items() if names}
 
 
-def _shown(view: FeatureView, aggregate: Aggregate) -> str:
+def shown(view: FeatureView, aggregate: Aggregate) -> str:
     """An aggregate's name; where that is private, that of the feature it serves."""
     if not aggregate.name.startswith("_"):
         return aggregate.name

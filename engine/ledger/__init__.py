@@ -6,6 +6,6 @@ whoever has lost the lease can write nothing any more.
 
 from engine.ledger.database import make_folder, make_workdir
 from engine.ledger.ledger import Ledger
-from engine.ledger.records import File, KeptProfile, Piece, Quarantined, Read
+from engine.ledger.records import Checkpoint, File, KeptProfile, Piece, Quarantined, Read
 
-__all__ = ["File", "KeptProfile", "Ledger", "Piece", "Quarantined", "Read", "make_folder", "make_workdir"]
+__all__ = ["Checkpoint", "File", "KeptProfile", "Ledger", "Piece", "Quarantined", "Read", "make_folder", "make_workdir"]

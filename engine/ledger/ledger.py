@@ -14,11 +14,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from engine.ledger import checkpoints as checkpointing
 from engine.ledger import profiles as profiling
 from engine.ledger import quarantine as aside
 from engine.ledger.database import Database, after, now, text
-from engine.ledger.records import File, KeptProfile, Piece, Quarantined, Read
-from engine.ledger.tables import files, fits, loads, pieces, published, reads, runs
+from engine.ledger.records import Checkpoint, File, KeptProfile, Piece, Quarantined, Read
+from engine.ledger.tables import checkpoints, files, fits, loads, pieces, published, reads, runs
 from engine.types import iso, parse_moment
 
 COMPLETE = ("done", "blocked")  # the states of runs that came to their end
@@ -315,6 +316,7 @@ class Ledger(Database):
         pipeline: str,
         fitted: Mapping[str, tuple[datetime, Mapping[str, Any]]],
         parts: Sequence[Mapping[str, Any]],
+        tables: Mapping[str, Checkpoint] | None = None,
     ) -> dict[str, int]:
         """Records, in one transaction, the fits of a run and the files that are about to get their places.
 
@@ -325,6 +327,7 @@ class Ledger(Database):
             fitted: view: the moment it was fitted on, and the fit. An equal fit keeps the version it has.
             parts: ``view``, ``as_of``, ``path``, ``rows``, ``definition``, ``created_timestamp`` and ``sha256`` of each
                 file.
+            tables: checkpoints, of views that may have none of this definition yet: the tables that the files rest on.
 
         Returns:
             view: version of its fit.
@@ -345,6 +348,7 @@ class Ledger(Database):
                 same = [published.c[name] == row[name] for name in ("pipeline", "view", "as_of")]
                 connection.execute(published.delete().where(*same))
                 connection.execute(published.insert().values(state="publishing", **row))
+            checkpointing.keep(connection, pipeline, run_id, tables or {}, first=True)
         return versions
 
     def published_all(self, run_id: str) -> None:
@@ -352,6 +356,22 @@ class Ledger(Database):
         mine = [published.c.run_id == run_id, published.c.state == "publishing"]
         with self._write() as connection:
             connection.execute(published.update().where(*mine).values(state="published"))
+
+    def checkpoints(self, pipeline: str) -> dict[str, Checkpoint]:
+        """The checkpoint of each view that has one."""
+        with self._read() as connection:
+            return checkpointing.kept(connection, pipeline)
+
+    def keep_checkpoints(self, run_id: str, pipeline: str, kept: Mapping[str, Checkpoint]) -> None:
+        """Records that what a run has published of views rests on these tables, and the state to go on from."""
+        with self._write() as connection:
+            checkpointing.keep(connection, pipeline, run_id, kept)
+
+    def forget_checkpoints(self, pipeline: str, *, keep: Collection[str]) -> None:
+        """Drops the checkpoints of all views but those to ``keep``."""
+        mine = [checkpoints.c.pipeline == pipeline, checkpoints.c.view.not_in(list(keep))]
+        with self._write() as connection:
+            connection.execute(checkpoints.delete().where(*mine))
 
     def load(self, pipeline: str, view: str) -> dict[str, Any] | None:
         """The ``store`` that a view was loaded into last, and of a load that has not come to its end its ``files``

@@ -6,9 +6,20 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from engine.ledger.tables import files, leases, loads, metadata, pieces, profiles, quarantine, reads, schema_version
+from engine.ledger.tables import (
+    checkpoints,
+    files,
+    leases,
+    loads,
+    metadata,
+    pieces,
+    profiles,
+    quarantine,
+    reads,
+    schema_version,
+)
 
-VERSION = 6
+VERSION = 7
 
 
 def migrate(connection: sa.Connection) -> int:
@@ -69,4 +80,16 @@ def _from_5(connection: sa.Connection) -> None:
     profiles.create(connection)
 
 
-_STEPS: dict[int, Callable[[sa.Connection], None]] = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+def _from_6(connection: sa.Connection) -> None:
+    """Views have checkpoints."""
+    checkpoints.create(connection)
+
+
+_STEPS: dict[int, Callable[[sa.Connection], None]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+    5: _from_5,
+    6: _from_6,
+}

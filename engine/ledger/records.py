@@ -107,6 +107,26 @@ class KeptProfile:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """What a view's published as-ofs rest on, and what later runs go on from.
+
+    Attributes:
+        definition: a fingerprint of what the view's raw values rest on.
+        tables: source of events: the files of its table that has been taken in.
+        state: JSON-ready, with ``files``, by name; None: there is none, the tables are read again.
+    """
+
+    definition: str
+    tables: Mapping[str, tuple[File, ...]]
+    state: Mapping[str, Any] | None = None
+
+    @property
+    def files(self) -> dict[str, File]:
+        """Those of the state, by name."""
+        return {name: File(**file) for name, file in (self.state or {}).get("files", {}).items()}
+
+
+@dataclass(frozen=True)
 class Quarantined:
     """A file of rows that were set aside.
 

@@ -128,6 +128,16 @@ published = sa.Table(
     sa.Column("state", sa.String, nullable=False),  # publishing | published | loaded (into the online store)
     sa.Column("sha256", sa.String),
 )
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("pipeline", sa.String, primary_key=True),
+    sa.Column("view", sa.String, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.run_id"), nullable=False),
+    sa.Column("definition", sa.String, nullable=False),  # fingerprint of what the raw values rest on
+    sa.Column("tables", sa.JSON, nullable=False),  # source: the files of the table that what is published rests on
+    sa.Column("state", sa.JSON),  # what later runs go on from, and its files; none: they read the tables
+)
 loads = sa.Table(
     "loads",
     metadata,

@@ -83,6 +83,13 @@ class ViewSpec(Spec):
         FitRange | None,
         Field(description="a backfill fits on its as-ofs from start to end, both included; default: on its earliest"),
     ] = None
+    lateness: Annotated[
+        DurationText | None,
+        Field(
+            description="published as-ofs are computed again for events that come so late; default: the lateness of "
+            "their source, where it is a duration; else none are"
+        ),
+    ] = None
     min_data_points: Annotated[
         int,
         Field(ge=0, description="user set: fewer activities than this give null for what rests on history"),

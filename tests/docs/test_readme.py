@@ -112,6 +112,14 @@ def test_the_rest_example_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.
     assert (asked.headers["Authorization"], asked.params["state"]) == ("Bearer token-0123456789", "all")
 
 
+def test_the_daily_example_runs_as_it_stands(world: Path) -> None:
+    (text,) = [block for block in blocks("yaml") if "lateness: 3d" in block]
+    path = world / "pipeline.yaml"
+    path.write_text(f"version: 1\nname: daily\n{text}")
+    starts = [run_pipeline(load_pipeline(path), as_of=day).views[0].start for day in ("2025-10-04", "2025-10-05")]
+    assert [start["from"] for start in starts] == ["tables", "saved state"]
+
+
 def test_the_styles_of_pages_are_all_there_are() -> None:
     section = README.partition("## REST APIs\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \|.*?\|(.*)\|$", section, re.MULTILINE)
@@ -470,7 +478,7 @@ def test_the_offline_store_example_runs_as_it_stands(world: Path) -> None:
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (14, 8)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (15, 8)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from engine import run_pipeline, steps
 from engine.errors import LedgerError
-from engine.ledger import Ledger
+from engine.ledger import Checkpoint, Ledger
 from engine.ledger.tables import metadata
 from tests.ledger.books import AT, FILE, begin, own_database, part, piece_of, read_of, taken_soon
 from tests.run.world import DAY, T, files, pipeline, run, write_world
@@ -34,14 +34,17 @@ WRITES: dict[str, Callable[[Ledger], object]] = {
     "drop_quarantined": lambda book: book.drop_quarantined(["x"]),
     "forget_pieces": lambda book: book.forget_pieces("p", keep=()),
     "forget_tables": lambda book: book.forget_tables(["read1"]),
+    "forget_profiles": lambda book: book.forget_profiles("p", sources=None, newest=0, since=AT, runs=()),
     "publishing": lambda book: book.publishing("run1", "p", {"v": (AT, {"a": 1})}, [part("v", AT)]),
+    "keep_checkpoints": lambda book: book.keep_checkpoints("run1", "p", {"v": Checkpoint("d", {"s": (FILE,)})}),
+    "forget_checkpoints": lambda book: book.forget_checkpoints("p", keep=()),
     "published_all": lambda book: book.published_all("run1"),
     "loading": lambda book: book.loading("p", "v", "store1", {"x": None}, "key1"),
     "loaded": lambda book: book.loaded("p", "v", ["x"]),
     "unload": lambda book: book.unload("p", "v"),
 }
 READS = {"exists", "close", "lease", "hold", "unfinished", "runs", "pieces", "table", "reads", "tables"}
-READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined", "load", "profiles"}
+READS |= {"unfinished_pieces", "fit", "published", "later", "quarantined", "load", "profiles", "checkpoints"}
 
 
 def test_every_public_call_is_known_to_these_tests() -> None:
@@ -230,4 +233,4 @@ def test_the_ledger_is_durable(tmp_path: Path) -> None:
         settings = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     assert settings == ["wal", 2]
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(6,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(7,)]

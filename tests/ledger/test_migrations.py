@@ -131,7 +131,7 @@ def test_what_version_1_knew_is_still_known(old: Path) -> None:
         assert book.tables("small") == [], "its landed files are read anew"
     with Ledger(old / ".maestro") as again:
         assert len(again.runs("small")) == 2
-    assert tables_of(old / ".maestro")["schema_version"] == ["(6,)"]
+    assert tables_of(old / ".maestro")["schema_version"] == ["(7,)"]
 
 
 def test_the_next_run_goes_on_with_it_and_collects_what_was_landed(old: Path) -> None:
@@ -199,6 +199,7 @@ def test_an_old_ledger_and_a_new_one_have_the_same_tables(old: Path, tmp_path: P
 def make_version_2(book: Ledger) -> None:
     """As version 2 had it: nothing was set aside, and pieces told nothing of attempts."""
     with book._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE checkpoints")
         connection.exec_driver_sql("DROP TABLE profiles")
         connection.exec_driver_sql("DROP TABLE loads")
         connection.exec_driver_sql("DROP TABLE quarantine")
@@ -220,6 +221,7 @@ def test_what_version_2_knew_is_still_known(tmp_path: Path, kind: str, request: 
         assert book.pieces("read1") == [piece]
         assert book.quarantined("p") == []
         assert book.load("p", "v") is None
+        assert book.checkpoints("p") == {}
         book.landed(replace(read, state="landed", files=(FILE,)), quarantined=[replace(FILE, path="q")])
         assert [entry.state for entry in book.quarantined("p")] == ["held"]
 
@@ -228,9 +230,9 @@ def test_what_version_2_knew_is_still_known(tmp_path: Path, kind: str, request: 
 def test_a_newer_ledger_is_refused_and_left_alone(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     url = own_database(request.getfixturevalue("postgres_server")) if kind == "postgres" else None
     with Ledger(tmp_path, url) as book, book._engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE schema_version SET version = 7")
+        connection.exec_driver_sql("UPDATE schema_version SET version = 8")
     with pytest.raises(LedgerError) as caught:
         Ledger(tmp_path, url)
     assert (caught.value.code, caught.value.fix) == ("ledger.newer", "upgrade maestro-engine")
-    assert "version 7" in str(caught.value)
-    assert "up to 6" in str(caught.value)
+    assert "version 8" in str(caught.value)
+    assert "up to 7" in str(caught.value)

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from engine import run_pipeline
 from engine.errors import LedgerError
-from engine.ledger import Ledger, ledger
+from engine.ledger import Checkpoint, File, Ledger, ledger
 from engine.run import unfinished
 from tests.ledger.books import AT, FILE, begin, own_database, part, piece_of, read_of, taken_soon
 from tests.run.world import DAY, T, pipeline, published, write_world
@@ -374,3 +374,22 @@ def test_a_ledger_that_cannot_be_reached_is_named_without_its_password(
     said = f"{caught.value} {caught.value.to_dict()} {caught.value!r} {caplog.text}"
     for secret in (PASSWORD, "p%40ss%3Aw%2Frd-pg", "wr0ng-pa55w0rd"):
         assert secret not in said
+
+
+def test_checkpoints_of_views_are_kept(book: Ledger) -> None:
+    begin(book, "run1")
+    state = {"upto": 7, "files": {"rows events": {"path": "c/x", "rows": 3, "bytes": 9, "sha256": "ab"}}}
+    first, second = Checkpoint("d1", {"s": (FILE,)}), Checkpoint("d1", {"s": ()}, state)
+    assert book.checkpoints("p") == {}
+    book.publishing("run1", "p", {"v": (AT, {})}, [part("v", AT)], {"v": first})
+    book.publishing("run1", "p", {"v": (AT, {})}, [part("v", AT)], {"v": second})
+    assert book.checkpoints("p") == {"v": first}, "only of views that have none"
+    book.keep_checkpoints("run1", "p", {"v": second, "w": first})
+    assert book.checkpoints("p") == {"v": second, "w": first}
+    assert book.checkpoints("p")["v"].files == {"rows events": File("c/x", 3, 9, "ab")}
+    other = Checkpoint("d2", {"s": (FILE,)})
+    book.publishing("run1", "p", {"v": (AT, {})}, [part("v", AT)], {"v": other})
+    assert book.checkpoints("p")["v"] == other, "what it is of is not published any more"
+    book.forget_checkpoints("p", keep=["w"])
+    assert book.checkpoints("p") == {"w": first}
+    assert book.checkpoints("q") == {}

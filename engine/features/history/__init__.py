@@ -37,11 +37,12 @@ from engine.features.history import buckets
 from engine.features.history.channels import to_series
 from engine.features.history.results import Results
 from engine.features.history.rows import Carried, Events, carriable, value_kinds
+from engine.features.history.saved import Begun, Saved, merged_entities
 from engine.features.history.spans import Span
 from engine.features.history.walk import Result, Walk
 from engine.features.inputs import Inputs, as_data_error
 from engine.features.query import as_of_macro, entity_ctes, given_name, known_entities, lookup_alias, view_query
-from engine.features.ways import adds_up, is_over_events, runs
+from engine.features.ways import MANY, adds_up, is_over_events, runs
 from engine.types import epoch_microseconds
 
 _LEAST = 64  # MiB that DuckDB has
@@ -56,18 +57,27 @@ class History:
         inputs: the view's tables; they may not be used for anything else meanwhile.
         as_ofs: ascending.
         folder: for what does not fit into ``budget`` bytes; beside what `inputs` itself holds.
+        saved: what the aggregates over the whole history go on from; then the view's events are only those after it.
 
     Raises:
         DataError, SinkError: while iterating too.
     """
 
     def __init__(
-        self, inputs: Inputs, view: FeatureView, as_ofs: Sequence[datetime], *, folder: Path, budget: int
+        self,
+        inputs: Inputs,
+        view: FeatureView,
+        as_ofs: Sequence[datetime],
+        *,
+        folder: Path,
+        budget: int,
+        saved: Saved | None = None,
     ) -> None:
         self._inputs, self._as_ofs, self._folder, self._budget = inputs, list(as_ofs), folder, budget
         self._moments = [epoch_microseconds(t) for t in as_ofs]
         self._carried: list[Carried] = []
         self._name = view.name
+        self._saved = saved
         folder.mkdir(parents=True, exist_ok=True)
         self._view = self._split(self._with_entities(view), "")
 
@@ -83,7 +93,10 @@ class History:
         if view.known_by is None or mentions(view.known_by.where or "", "as_of"):
             return view
         found, execute = identifier(f"{view.entity.name} found"), self._inputs.connection.execute
-        execute(f"CREATE OR REPLACE TEMP TABLE {found} AS SELECT * FROM {known_entities(view, view.known_by)}")
+        query = f"SELECT * FROM {known_entities(view, view.known_by)}"
+        if self._saved and self._saved.entities:
+            query = merged_entities(view, query, self._saved.entities)
+        execute(f"CREATE OR REPLACE TEMP TABLE {found} AS {query}")
         execute(f"CREATE OR REPLACE TEMP VIEW {identifier(view.entity.name)} AS SELECT * FROM {found}")
         return replace(view, known_by=None)
 
@@ -97,12 +110,15 @@ class History:
             timeless = [replace(a, value=seen(a)) for a in own if is_over_events(view, r, a)]
             kinds = value_kinds(self._inputs, view, r, alias, timeless) if timeless else {}
             carried = carriable(timeless, kinds)
+            state = f"{alias}{r.name}" if self._saved and f"{alias}{r.name}" in self._saved.states else None
+            if self._saved and len(self._as_ofs) < MANY:  # only what has state is not queried
+                carried = tuple(a for a in carried if state and a.window is None)
             if carried:
                 rows.append(replace(r, name=f"{r.name}_carried"))
                 moved = tuple(replace(a, rows=rows[-1].name) for a in carried)
                 aggregates += moved
                 alone = replace(view, rows=(rows[-1],), aggregates=moved)
-                self._carried.append(Carried(alone, rows[-1], alias, moved, kinds))
+                self._carried.append(Carried(alone, rows[-1], alias, moved, kinds, state))
             names = {a.name for a in carried}
             if left := [a for a in own if a.name not in names]:
                 rows.append(replace(r, lookup=looked_up))
@@ -167,11 +183,13 @@ class _Carrier:
             stripes=stripes,
             path=folder / f"events-{number}",
             budget=history._budget // 2,
+            also=[history._saved.upto] if history._saved and carried.state else [],
         )
         self._events = events
         self._stack.enter_context(events.spill)
         self._results = self._stack.enter_context(Results(folder / f"results-{number}", len(moments), entities))
         self._walk: Walk | None = None
+        self._begun: tuple[Begun, int] | None = None
 
     def __enter__(self) -> _Carrier:
         try:
@@ -179,6 +197,7 @@ class _Carrier:
                 if not all(map(runs, self._carried.aggregates)):
                     pool.submit(buckets.load)  # while the rows are read
                 self._events.scan(self._history._inputs)
+            self._begin()
             self._compute()
         except BaseException:
             self._stack.close()
@@ -220,6 +239,12 @@ class _Carrier:
         edges = [stripes * g // groups for g in range(groups + 1)]
         return stripes, list(itertools.pairwise(edges))
 
+    def _begin(self) -> None:
+        """What there is of the time before the events."""
+        saved, state = self._history._saved, self._carried.state
+        if saved and state:
+            self._begun = Begun(self._history._inputs, self._events, saved.states[state]), saved.upto
+
     def _compute(self) -> None:
         """All that is not computed while the as-ofs are walked."""
         moments, events = self._history._moments, self._events
@@ -231,10 +256,10 @@ class _Carrier:
                 ]:
                     done.result()
         if len(self._groups) == 1:
-            self._walk = Walk(events, moments, self._groups[0])
+            self._walk = Walk(events, moments, self._groups[0], self._begun)
             return
         for group in self._groups:
-            walk = Walk(events, moments, group)
+            walk = Walk(events, moments, group, self._begun)
             parts = {}
             for i, moment in enumerate(moments):
                 for name, (values, there) in walk.at(moment).items():

@@ -33,6 +33,7 @@ class Carried:
         alias: of that view's names in the query.
         aggregates: those that can be carried.
         kinds: by SQL, the DuckDB types of the values that they look at.
+        state: where those over the whole history begin, if not with the first row: its name.
     """
 
     view: FeatureView
@@ -40,6 +41,7 @@ class Carried:
     alias: str
     aggregates: tuple[Aggregate, ...]
     kinds: Mapping[str, str] = field(default_factory=dict)
+    state: str | None = None
 
     @property
     def keys(self) -> str:
@@ -80,10 +82,18 @@ class Events:
     """
 
     def __init__(
-        self, carried: Carried, as_ofs: Sequence[int], *, entities: int, stripes: int, path: Path, budget: int
+        self,
+        carried: Carried,
+        as_ofs: Sequence[int],
+        *,
+        entities: int,
+        stripes: int,
+        path: Path,
+        budget: int,
+        also: Sequence[int] = (),
     ) -> None:
         self.carried, self.entities, self.stripes = carried, entities, stripes
-        self.intervals = Intervals({Span.of(a) for a in carried.aggregates}, as_ofs)
+        self.intervals = Intervals({Span.of(a) for a in carried.aggregates}, as_ofs, also)
         self.channels = channels_of(carried.aggregates, carried.kinds)
         self.texts = {sql: Texts() for sql, channel in self.channels.items() if channel.is_text and channel.is_read}
         self._conditions = sorted({a.where for a in carried.aggregates if a.where is not None})

@@ -19,15 +19,16 @@ class Sliding:
 
     Args:
         as_ofs: all that will be asked for: only between their bounds are states kept apart.
+        begun: of a span without a start, the state of what lies before the first interval that is pushed.
     """
 
-    def __init__(self, kind: Kind, span: Span, as_ofs: Sequence[int]) -> None:
+    def __init__(self, kind: Kind, span: Span, as_ofs: Sequence[int], begun: State | None = None) -> None:
         self._kind, self._span = kind, span
         self._starts = sorted({start for t in as_ofs if (start := span.bounds(t)[0]) is not None})
         self._start, self._end = span.bounds(as_ofs[0])
         self._coming: deque[tuple[int, State]] = deque()
         self._back: list[tuple[int, State]] = []  # oldest first
-        self._back_whole: State | None = None
+        self._back_whole = begun
         self._front: list[tuple[int, State]] = []  # oldest last; each with all that is newer in here
 
     def move(self, as_of: int) -> None:

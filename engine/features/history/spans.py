@@ -42,8 +42,12 @@ class Intervals:
         start: what lies at or before it is of no use to any span; None: everything counts.
     """
 
-    def __init__(self, spans: Iterable[Span], as_ofs: Sequence[int]) -> None:
-        ends: set[int] = set()
+    def __init__(self, spans: Iterable[Span], as_ofs: Sequence[int], also: Iterable[int] = ()) -> None:
+        """
+        Args:
+            also: further moments that end one.
+        """
+        ends: set[int] = set(also)
         starts: list[int | None] = []
         for span in spans:
             for as_of in as_ofs:

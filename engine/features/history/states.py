@@ -149,6 +149,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def nothing(kind: Kind, entities: int, dtype: npt.DTypeLike) -> State:
+    """The state of no rows; ``dtype``: of their values."""
+    return kind.of(Seen(np.zeros(0, np.int64), np.zeros(0, dtype), np.zeros(0, np.int64)), entities)
+
+
 def result(function: str, state: State) -> tuple[Array, Array | None]:
     """The values of an aggregate, and where there is one; None: everywhere."""
     if function == "count":

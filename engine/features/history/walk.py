@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from engine.features.definition import Aggregate
 from engine.features.history.rows import Events, Records
+from engine.features.history.saved import Begun
 from engine.features.history.sketches import estimate, sketch_of
 from engine.features.history.sliding import Sliding
 from engine.features.history.spans import Span
 from engine.features.history.states import KINDS, Kind, Seen, State, result
+from engine.features.reach import state_of
 from engine.features.ways import runs
 
 Array = npt.NDArray[Any]
@@ -25,20 +27,24 @@ class Walk:
 
     Args:
         stripes: the first, and the one after the last; entity ``id`` is number ``local(id)`` among theirs.
+        begun: what those over the whole history begin with, and up to which moment that is.
     """
 
-    def __init__(self, events: Events, as_ofs: Sequence[int], stripes: tuple[int, int]) -> None:
+    def __init__(
+        self, events: Events, as_ofs: Sequence[int], stripes: tuple[int, int], begun: tuple[Begun, int] | None = None
+    ) -> None:
         self._events, self._as_ofs = events, as_ofs
         self._first, self._last = stripes
         self.aggregates = [a for a in events.carried.aggregates if runs(a)]
         self.ids = np.sort(
             np.concatenate([np.arange(s, events.entities, events.stripes) for s in range(self._first, self._last)])
         )
-        self._sliding = {
-            subject: Sliding(_kind(aggregate), Span.of(aggregate), as_ofs)
-            for aggregate in self.aggregates
-            if (subject := _subject(aggregate))
-        }
+        states = begun[0].states(stripes, self.ids) if begun else {}
+        self._begun = begun[1] if begun else None
+        self._sliding = {}
+        for aggregate in self.aggregates:
+            before = states.get(state_of(aggregate)) if aggregate.window is None else None
+            self._sliding[_subject(aggregate)] = Sliding(_kind(aggregate), Span.of(aggregate), as_ofs, before)
         self._states = {_state(a): a for a in self.aggregates}
         self._done = 0  # intervals
 
@@ -89,7 +95,8 @@ class Walk:
                     known = states.get(subject)
                     states[subject] = state if known is None else subject[0].merge(known, state)
         for subject, sliding in self._sliding.items():
-            if (state := states.get(subject[:3])) is not None:
+            is_known = self._begun is not None and end <= self._begun and subject[3].window is None
+            if not is_known and (state := states.get(subject[:3])) is not None:
                 sliding.push(end, state)
 
     def _state_of(self, records: Records, aggregate: Aggregate) -> State | None:
