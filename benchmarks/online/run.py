@@ -29,11 +29,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from measure import Measurement, measure
-from reporting import about, spread, table
 from views import make
+
+from benchmarks.harness.measure import Measurement, measure
+from benchmarks.harness.reporting import about, spread, table
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "benchmarks" / ".data" / "online"
@@ -49,7 +50,7 @@ a boolean; text keys), from one published Parquet file into an empty store on th
 
 Stored bytes are compared after the first round, every key and field of the store, and nothing is reported where they
 differ. Each run is a fresh process over an empty store; every round runs each contender once.
- `inside` are the seconds from the end of the imports;
+`inside` are the seconds from the end of the imports;
 wall, CPU and memory are of the whole process, imports included, the Redis server's excluded. All are medians, with the
 least and the most. `feast / ours` is the median of the ratios within the rounds: above 1, ours took less. The peak is
 that of all processes together.
@@ -175,7 +176,6 @@ COMMANDS = {
 
 def _start(runs: int) -> dict[str, Any]:
     """Seconds from the start of a command to the first HSET that Redis counts, and to its end."""
-    sys.path.insert(0, str(ROOT))
     from tests.servers import redis
 
     found: dict[str, list[list[float]]] = {name: [] for name in COMMANDS}
@@ -231,7 +231,6 @@ def _options() -> argparse.Namespace:
 
 @contextmanager
 def _store(name: str, entities: int, batch: int) -> Iterator[Store]:
-    sys.path.insert(0, str(ROOT))
     from tests.servers import redis
 
     folder = WORK / name
