@@ -253,4 +253,28 @@ ours the order. `inside` are the seconds from the end of the imports, `call` tho
     ),
 )
 
-ALL = (PIPELINE, EXTRACT, REST, FILES, VALIDATE, DRIFT, HISTORY, TRAINING)
+ONLINE = Scenario(
+    "online",
+    "Loading an online store",
+    """
+The newest row of each entity, 14 features (8 floats with nulls, 4 integers, a text, a boolean; text keys), from one
+published Parquet file into an empty store on this machine. `feast` is `FeatureStore.materialize`, `ours` our loader,
+`ours_proven` the same and then 100 entities read back through Feast and compared (in a process of its own, begun with
+the load, as `maestro` does it). Every key and field of the store is compared with what Feast stored. `inside` are the
+seconds from the end of the imports.
+""",
+    {"S": 2_000, "M": 100_000, "L": 1_000_000},
+    contenders(
+        "online",
+        ("feast", {"mode": ("plain",), "sizes": ("S", "M")}),
+        ("ours", {"mode": ("plain",), "role": OURS}),
+        ("ours_proven", {"script": "ours", "mode": ("proven",), "role": OURS}),
+    ),
+    (
+        Goal("inside", 1 / 3, "feast", cases=("sqlite",)),
+        Goal("inside", 1 / 8, "feast", cases=("redis",)),
+        Goal("peak", GIB, sizes=("M", "L")),
+    ),
+)
+
+ALL = (PIPELINE, EXTRACT, REST, FILES, VALIDATE, DRIFT, HISTORY, TRAINING, ONLINE)

@@ -86,7 +86,6 @@ def test_only_who_is_right_is_timed_and_in_turn(tmp_path: Path) -> None:
     assert found["ours"].runs[0]["inside"] == 0.5
     assert found["ours"].size == 2
     assert found["ours"].startup is not None
-    assert found["ours"].runs[0]["peak"] > MB
 
 
 def test_who_turns_wrong_later_keeps_no_time(tmp_path: Path) -> None:
