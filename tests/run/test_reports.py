@@ -85,7 +85,7 @@ def test_a_run_that_fails_while_it_publishes(tmp_path: Path, monkeypatch: pytest
     assert (found["status"], found["error"]["code"]) == ("partial", "output.unwritable")
     assert [s["state"] for s in found["sources"]] == ["accepted", "accepted"]
     assert found["views"][0]["files"] == []
-    assert set(found["seconds"]) == {"start", "read", "check", "profile", "compute", "publish"}
+    assert set(found["seconds"]) == {"start", "read", "check", "compute", "publish"}
 
 
 def test_what_fails_once_all_is_published_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
