@@ -217,18 +217,18 @@ their documentation advises (the links are in the scripts).
     {"S": (200_000, 5), "M": (10_000_000, 30), "L": (100_000_000, 365)},
     contenders(
         "history",
-        ("ours", {"role": OURS, "cases": ("many", "mixed")}),
+        ("ours", {"role": OURS, "cases": ("many", "mixed", "year")}),
         ("ours each", {"script": "ours", "mode": ("each",), "role": OURS, "cases": ("one", "tenth")}),
         ("ours, one scan each", {"script": "ours", "mode": ("each",), "sampled": True, "cases": ("many",)}),
         ("duckdb", {"script": "duckdb_sql", "role": FLOOR, "cases": ("one", "tenth")}),
-        ("duckdb, one scan each", {"script": "duckdb_sql", "sampled": True, "cases": ("many", "mixed")}),
+        ("duckdb, one scan each", {"script": "duckdb_sql", "sampled": True, "cases": ("many", "mixed", "year")}),
         ("polars", {"script": "polars_scan", "cases": ("one",)}),
         ("pandas", {"script": "pandas_frames", "cases": ("one", "tenth"), "sizes": ("S", "M")}),
         ("featuretools", {"script": "featuretools_dfs", "cases": ("tenth",), "slow": True, "sizes": ("S", "M")}),
     ),
     (
         Goal("wall", 1.25, "duckdb", cases=("one",)),
-        Goal("wall", 1 / 20, "duckdb, one scan each", cases=("mixed",)),
+        Goal("wall", 1 / 20, "duckdb, one scan each", cases=("mixed", "year")),
     ),
 )
 

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from benchmarks.harness.contest import DATA, Answer, Contender
 from benchmarks.history.world import USERS, make
 
+YEAR = 365  # as-ofs
 SAMPLED = 5  # as-ofs that are computed where each needs a scan; scaled to all
 
 
@@ -29,12 +30,15 @@ def cases(size: tuple[int, int], name: str) -> Iterator[list[Case]]:
     reference = DATA / "history" / f"reference-{name}"
     shutil.rmtree(reference, ignore_errors=True)
     try:
-        yield [
+        found = [
             Case("one", "User set, one as-of", "user", 1, events, reference),
             Case("tenth", "User set, one as-of, a tenth of the events", "user", 1, few, reference),
             Case("many", "User set, daily as-ofs", "user", as_ofs, events, reference),
             Case("mixed", "Mixed view, daily as-ofs", "mixed", as_ofs, events, reference),
         ]
+        if 30 <= as_ofs < YEAR:
+            found.append(Case("year", "Mixed view, daily as-ofs of a year", "mixed", YEAR, events, reference))
+        yield found
     finally:
         shutil.rmtree(reference, ignore_errors=True)
 
