@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal
 
 from engine.features.definition import Aggregate, FeatureView, Rows, mentions
@@ -31,17 +33,27 @@ def runs(aggregate: Aggregate) -> bool:
     return adds_up(aggregate) or aggregate.error is not None
 
 
+def is_carried(view: FeatureView, rows: Rows, aggregate: Aggregate) -> bool:
+    """Whether many as-ofs of it are computed from one scan; what does not add up needs numba for that."""
+    return is_over_events(view, rows, aggregate) and (runs(aggregate) or _compiles())
+
+
+@cache
+def _compiles() -> bool:
+    return find_spec("numba") is not None
+
+
 def ways(view: FeatureView, as_ofs: Sequence[object]) -> dict[Way, list[str]]:
     """The names of the view's aggregates (and of those it looks up) by the way they are computed.
 
     ``running``: from one scan, with running state per entity; ``by entity``: from one scan, for one stripe of entities
-    after the other; ``per as-of``: by a query for each. Values of types that are no numbers, texts, moments or booleans
-    are queried too, which shows only once the tables have been read.
+    after the other, where numba is installed; ``per as-of``: by a query for each. Values of types that are no numbers,
+    texts, moments or booleans are queried too, which shows only once the tables have been read.
     """
     found: dict[Way, list[str]] = {"running": [], "by entity": [], "per as-of": []}
     for rows in view.rows:
         for aggregate in view.over(rows):
-            if len(as_ofs) < MANY or not is_over_events(view, rows, aggregate):
+            if len(as_ofs) < MANY or not is_carried(view, rows, aggregate):
                 found["per as-of"].append(shown(view, aggregate))
             else:
                 found["running" if runs(aggregate) else "by entity"].append(shown(view, aggregate))
@@ -66,7 +78,7 @@ def spilled(view: FeatureView, rows: Mapping[str, int]) -> int:
     """
     found = 0
     for related in view.rows:
-        carried = [a for a in view.over(related) if is_over_events(view, related, a)]
+        carried = [a for a in view.over(related) if is_carried(view, related, a)]
         if carried:
             values = {a.value for a in carried if a.value is not None}
             read = {a.value for a in carried if a.value is not None and a.function != "count"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -17,6 +19,7 @@ from engine.features.compute import compute
 from engine.features.definition import Aggregate, Column, Feature, FeatureView, Role, Rows
 from engine.features.history import History
 from engine.features.inputs import Inputs
+from engine.features.ways import ways
 from engine.types import Duration
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -151,3 +154,18 @@ def test_fractions_stay_where_the_first_as_of_has_no_rows(tmp_path: Path) -> Non
         features=(Feature("mean", "mean", "Float64", ""),),
     )
     compare(view, world(3, 40, 800), [START + i * timedelta(days=1) for i in (-20, -2, 1)], tmp_path, budget=1_000)
+
+
+def test_without_numba_what_does_not_add_up_is_queried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = ("count_distinct", "mode", "sum")
+    aggregates = tuple(Aggregate(f, f, "events", "x", window=Duration("3d")) for f in functions)
+    view = replace(
+        FeatureView("f", ENTITY, (ENTITY, EVENTS), (Rows("events", "events"),), aggregates, (), {}),
+        features=tuple(Feature(f, f, "Float64", "") for f in functions),
+    )
+    as_ofs = [START + i * timedelta(days=1) for i in range(-1, 4)]
+    assert ways(view, as_ofs) == {"running": ["sum"], "by entity": ["count_distinct", "mode"]}
+    monkeypatch.setattr("engine.features.ways._compiles", lambda: False)
+    monkeypatch.setitem(sys.modules, "engine.features.history.kernels", None)
+    assert ways(view, as_ofs) == {"running": ["sum"], "per as-of": ["count_distinct", "mode"]}
+    compare(view, world(5, 20, 300), as_ofs, tmp_path, budget=10**9)

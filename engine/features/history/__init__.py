@@ -42,7 +42,7 @@ from engine.features.history.spans import Span
 from engine.features.history.walk import Result, Walk
 from engine.features.inputs import Inputs, as_data_error
 from engine.features.query import as_of_macro, entity_ctes, given_name, known_entities, lookup_alias, view_query
-from engine.features.ways import MANY, adds_up, is_over_events, runs
+from engine.features.ways import MANY, adds_up, is_carried, runs
 from engine.types import epoch_microseconds
 
 _LEAST = 64  # MiB that DuckDB has
@@ -107,7 +107,7 @@ class History:
         for r in view.rows:
             looked_up = (self._split(r.lookup[0], lookup_alias(r)), r.lookup[1]) if r.lookup else None
             own = view.over(r)
-            timeless = [replace(a, value=seen(a)) for a in own if is_over_events(view, r, a)]
+            timeless = [replace(a, value=seen(a)) for a in own if is_carried(view, r, a)]
             kinds = value_kinds(self._inputs, view, r, alias, timeless) if timeless else {}
             carried = carriable(timeless, kinds)
             state = f"{alias}{r.name}" if self._saved and f"{alias}{r.name}" in self._saved.states else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import MissingExtra
 from engine.features.definition import Aggregate
 from engine.features.history.results import Results
 from engine.features.history.rows import Events, Records
@@ -61,16 +59,13 @@ class _Rows:
 
 
 def load() -> None:
-    """Imports what takes long to import; that it is missing is said when it is needed."""
-    with contextlib.suppress(MissingExtra):
-        _kernels()
+    """Imports what takes long to import."""
+    _kernels()
 
 
 def _kernels() -> Any:
-    try:
-        from engine.features.history import kernels
-    except ImportError:
-        raise MissingExtra("numba", "drift", "quantiles, modes and distinct counts at many as-ofs") from None
+    from engine.features.history import kernels
+
     return kernels
 
 
