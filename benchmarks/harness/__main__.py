@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from benchmarks import scenarios
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--first", action="store_true", help="the round that compares everything counts too")
     parser.add_argument("--dry", action="store_true", help="keeps nothing; the exit code says whether ours is right")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in order, so that servers end too
     failed = False
     for scenario in scenarios.ALL:
         if options.scenario not in (scenario.name, "all") or options.size not in scenario.sizes:
