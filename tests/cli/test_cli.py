@@ -173,7 +173,6 @@ def test_run_tells_what_it_read_found_and_published(maestro: Maestro, folder: Pa
         "read users",
         "read activities",
         "check users",
-        "profile activities",
         "compute user_features",
         "publish user_features",
     ], "plain lines where standard error is no terminal"

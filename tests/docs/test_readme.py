@@ -478,7 +478,7 @@ def test_the_offline_store_example_runs_as_it_stands(world: Path) -> None:
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (15, 8)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (16, 8)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

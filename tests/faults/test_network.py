@@ -386,7 +386,8 @@ def test_ctrl_c_in_a_black_hole(network: Network, at: int | str) -> None:
             out, err = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert network.proxy.fired == {"on_bytes": 1, "black_hole": 1}
+    assert network.proxy.fired["on_bytes"] == 1
+    assert network.proxy.fired["black_hole"] >= 1, "of several connections, another may get that far too"
     assert (process.returncode, out) == (130, "")
     assert err.splitlines() == ["maestro: interrupted; what was published before stays as it was"]
     assert network.last()["status"] == "interrupted"

@@ -107,6 +107,7 @@ def worlds(tmp_path: Path, postgres_server: Postgres) -> Iterator[Any]:
     yield make
     for world in made:
         world.close()
+    postgres_server.execute("DROP SCHEMA IF EXISTS registry CASCADE")
 
 
 def summary(found: list[Difference]) -> list[tuple[str, str, str]]:
