@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.access import opened
 from engine.errors import UsageError
-from engine.ledger import Ledger, Read
+from engine.ledger import Read
 from engine.plan import Plan
 from engine.types import Duration
 from engine.upkeep import Collected, Verified, collect, verify
@@ -135,21 +135,3 @@ def collect_files(plan: Plan, retention: Duration | None) -> Collected:
             remote=remote_of(plan),
             remember=remembered(plan),
         )
-
-
-@contextmanager
-def opened(plan: Plan) -> Iterator[Ledger]:
-    """The ledger of a pipeline that has run.
-
-    Raises:
-        UsageError: it has not.
-    """
-    if not Ledger.exists(plan.workdir, plan.ledger_url):
-        raise UsageError(
-            f"{plan.pipeline} has not run yet: there is no ledger",
-            code="ledger.missing",
-            where=str(plan.workdir),
-            fix="run the pipeline first, or correct workdir",
-        )
-    with Ledger(plan.workdir, plan.ledger_url) as ledger:
-        yield ledger

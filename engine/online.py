@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from engine.access import opened
 from engine.errors import UsageError, did_you_mean
 from engine.plan import Plan, ViewPlan, compile_plan
 from engine.progress import Progress, Silent
-from engine.registration import opened, published, published_view, repo_of
+from engine.registration import published, published_view, repo_of
 from engine.sinks.feast import Key, OfflineView
 from engine.sinks.feast.aside import Aside
 from engine.spec import Pipeline

@@ -8,8 +8,8 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.access import opened
 from engine.errors import UsageError
-from engine.history import opened
 from engine.intake import remote_of
 from engine.plan import Plan, ViewPlan
 from engine.types import parse_moment

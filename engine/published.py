@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import polars as pl
 import pyarrow.parquet as pq
 
+from engine.access import opened
 from engine.errors import DataError, SinkError, UsageError, did_you_mean
 from engine.features.part_file import Seen, extremes, identity, marks_in, replaced
 from engine.features.past import CREATED, Part, Past
 from engine.frames import reading
-from engine.history import opened
 from engine.objects import Objects
 from engine.plan import Plan, ViewPlan
 from engine.types import Duration, epoch_microseconds, parse_moment

@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 
+from engine.access import opened
 from engine.checks.aside import struct_name
 from engine.checks.result import json_ready
 from engine.errors import LedgerError, UsageError, nearest
 from engine.frames import to_rows
-from engine.history import opened
 from engine.intake import Replaying, remote_of
 from engine.landing import files, mending, quarantine
 from engine.ledger import Ledger, Quarantined

@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from engine.errors import ConfigError, Problem, SinkError, UsageError
+from engine.access import opened
+from engine.errors import ConfigError, Problem, SinkError
 from engine.features.part_file import marks_in
 from engine.features.ways import FITS
 from engine.frames import reading
@@ -112,22 +113,6 @@ def repo_of(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
     repo = FeatureRepo(plan.feast_repo, plan.feast.project)
     repo.check()
     return repo
-
-
-def opened(plan: Plan) -> Ledger:
-    """The ledger of a pipeline that has run.
-
-    Raises:
-        UsageError: it has not.
-    """
-    if not Ledger.exists(plan.workdir, plan.ledger_url):
-        raise UsageError(
-            f"{plan.pipeline} has not run yet: there is no ledger",
-            code="ledger.missing",
-            where=str(plan.workdir),
-            fix="run the pipeline first, or correct workdir",
-        )
-    return Ledger(plan.workdir, plan.ledger_url)
 
 
 def definitions_of(plan: Plan, ledger: Ledger, dtypes: Mapping[str, Mapping[str, str]] | None = None) -> Definitions:

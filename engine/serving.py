@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from engine.access import opened
 from engine.errors import UsageError
 from engine.features.part_file import marks_in
 from engine.features.ways import TRAINED
 from engine.frames import reading
 from engine.plan import compile_plan
-from engine.registration import footer_of, opened, repo_of
+from engine.registration import footer_of, repo_of
 from engine.spec import Pipeline
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
+from engine.access import opened
 from engine.errors import UsageError, did_you_mean
 from engine.features.fit import ColumnFit, Fit, apply
 from engine.frames import like, to_lazy
-from engine.history import opened
 from engine.plan import compile_plan
 from engine.spec import Pipeline
 

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from engine.errors import SourceError
+from engine.processes import end
 from engine.sources import formats
 from engine.sources.formats import Job, Part
 from engine.spec import Csv, Limits
@@ -43,12 +44,7 @@ class Child(AbstractContextManager["Child"]):
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe:
-                    with suppress(OSError):
-                        pipe.close()
+            end(self._process)
 
     def read(self, job: Job) -> Iterator[Part]:
         """As `engine.sources.formats.read`, of a file that lies on this machine."""

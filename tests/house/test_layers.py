@@ -35,6 +35,7 @@ LAYERS = (
     ("intake", "loading", "bulletin"),
     ("stages",),
     ("outcome", "baselines", "registration"),
+    ("access",),
     ("landing", "plan", "plugin", "upkeep", "alerts"),
     ("start",),
     ("sources", "checks", "features", "sinks", "ledger"),
@@ -44,7 +45,7 @@ LAYERS = (
     ("s3",),
     ("spec", "document", "duck"),
     ("problems", "types", "stopwatch"),
-    ("errors", "steps", "progress"),
+    ("errors", "steps", "progress", "processes"),
 )
 # Heavy (or untamed) third-party packages, and the modules (or folders) that may name them.
 HOMES = {
@@ -105,6 +106,7 @@ WITHOUT_FRAMES = {
     "engine.duck",
     "engine.errors",
     "engine.expressions",
+    "engine.access",
     "engine.history",
     "engine.junit",
     "engine.ledger",

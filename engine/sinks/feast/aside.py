@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import MaestroError, SinkError
+from engine.processes import end
 from engine.sinks.feast.objects import Change, Difference
 from engine.sinks.feast.repo import FeatureRepo
 from engine.sinks.feast.service import Service
@@ -44,12 +45,7 @@ class Aside(AbstractContextManager["Aside"]):
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe:
-                    with suppress(OSError):
-                        pipe.close()
+            end(self._process)
 
     def apply(
         self, views: Sequence[OfflineView], services: Sequence[Service], pending: Collection[tuple[str, str]]

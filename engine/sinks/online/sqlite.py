@@ -7,7 +7,7 @@ time, as Feast does: TZ must be the same for whoever writes and reads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -78,33 +78,20 @@ class Store:
         """Stores the newest rows of entities, all or none of them; what is stored and newer stays."""
         view, batch = prepared
         table = self._table(view)
-        try:
+        with self._transaction():
             self._execute(
                 f"CREATE TABLE IF NOT EXISTS {table} (entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, "
                 "vector_value BLOB, event_ts timestamp, created_ts timestamp, PRIMARY KEY (entity_key, feature_name))"
             )
             index = identifier(f"{self.config.project}_{view.name}_ek")
             self._execute(f"CREATE INDEX IF NOT EXISTS {index} ON {table} (entity_key)")
-            self._connection.set_autocommit(False)
             changed = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[2:])
-            with closing(adbc_driver_manager.AdbcStatement(self._connection)) as statement:
-                statement.set_sql_query(
-                    f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?) "
-                    f"ON CONFLICT (entity_key, feature_name) DO UPDATE SET {changed} "
-                    f"WHERE excluded.event_ts >= {table}.event_ts"
-                )
-                statement.prepare()
-                schema, data = batch.__arrow_c_array__()
-                statement.bind(data, schema)
-                statement.execute_update()
-            self._connection.commit()
-        except _FAILURES as error:
-            with suppress(*_FAILURES):
-                self._connection.rollback()
-            raise self._failed(error) from None
-        finally:
-            with suppress(*_FAILURES):
-                self._connection.set_autocommit(True)
+            self._bound(
+                f"INSERT INTO {table} ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?) "
+                f"ON CONFLICT (entity_key, feature_name) DO UPDATE SET {changed} "
+                f"WHERE excluded.event_ts >= {table}.event_ts",
+                batch,
+            )
 
     def stored(self, view: OfflineView) -> Iterator[Any]:
         """The keys that are stored, encoded, in Arrow arrays."""
@@ -126,14 +113,20 @@ class Store:
             return 0
         table, there = self._table(view), "temp.maestro_gone"
         counting = f"SELECT count(*) FROM {there} WHERE key IN (SELECT entity_key FROM {table})"
-        try:
+        with self._transaction():
             self._execute(f"CREATE TEMP TABLE IF NOT EXISTS {there.partition('.')[2]} (key BLOB)")
-            self._connection.set_autocommit(False)
             self._execute(f"DELETE FROM {there}")
-            batch = pa.RecordBatch.from_arrays([encoded], names=["key"])
-            self._bound(f"INSERT INTO {there} VALUES (?)", batch)
+            self._bound(f"INSERT INTO {there} VALUES (?)", pa.RecordBatch.from_arrays([encoded], names=["key"]))
             count = self._number(counting)
             self._execute(f"DELETE FROM {table} WHERE entity_key IN (SELECT key FROM {there})")
+        return count
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or none of what is done within."""
+        try:
+            self._connection.set_autocommit(False)
+            yield
             self._connection.commit()
         except _FAILURES as error:
             with suppress(*_FAILURES):
@@ -142,7 +135,6 @@ class Store:
         finally:
             with suppress(*_FAILURES):
                 self._connection.set_autocommit(True)
-        return count
 
     def _bound(self, sql: str, batch: Any) -> None:
         with closing(adbc_driver_manager.AdbcStatement(self._connection)) as statement:
