@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from engine.sources.formats import Job, Part
 
-BATCH_BYTES = 16 * 2**20  # of small files that are one piece
-AHEAD_BYTES = 4 * 2**20  # of files that are fetched while another is read; one at least
+BATCH_BYTES = 32 * 2**20  # of small files that are one piece
+AHEAD_BYTES = 12 * 2**20  # of files that are fetched while another is read; one at least
 BATCH_FILES = 256
 SLICE_BYTES = 128 * 2**20  # of a large Parquet file that is one piece
 PART_ROWS = 50_000
