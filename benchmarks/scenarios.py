@@ -166,8 +166,7 @@ record is compared with what was made.
         ("dlt", {"slow": True, "sizes": ("S", "M")}),
     ),
     (
-        Goal("wall", 1 / 6, "dlt", cases=("0 ms",)),
-        Goal("wall", 1 / 7, "dlt", aim=1 / 9, cases=("20 ms",)),
+        Goal("wall", 1 / 6, "dlt", aim=1 / 9),
         Goal("peak", 350e6, sizes=("M", "L")),
     ),
     slow_runs=2,
@@ -284,13 +283,14 @@ seconds from the end of the imports.
     {"S": 2_000, "M": 100_000, "L": 1_000_000},
     contenders(
         "online",
-        ("feast", {"mode": ("plain",), "sizes": ("S", "M")}),
+        ("feast", {"mode": ("plain",)}),
         ("ours", {"mode": ("plain",), "role": OURS}),
         ("ours_proven", {"script": "ours", "mode": ("proven",), "role": OURS}),
     ),
     (
-        Goal("inside", 1 / 3, "feast", cases=("sqlite",)),
-        Goal("inside", 1 / 8, "feast", cases=("redis",)),
+        Goal("inside", 1 / 3, "feast", aim=1 / 4, cases=("sqlite",)),
+        Goal("inside", 1 / 8, "feast", aim=1 / 12, cases=("redis",), sizes=("S", "M")),
+        Goal("inside", 1 / 20, "feast", cases=("redis",), sizes=("L",)),
         Goal("peak", GIB, sizes=("M", "L")),
     ),
 )
