@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
 
 _NONE: Mapping[datetime, str] = {}
 Parts = Generator[tuple[ViewReport, datetime, Part], None, None]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A view that is being computed.
+
+    Attributes:
+        saved: the state that it goes on from; None: there is none.
+    """
+
+    view: ViewPlan
+    inputs: Inputs
+    staging: Staging
+    report: ViewReport
+    saved: Saved | None
 
 
 class Extraction:
@@ -83,7 +99,7 @@ class Extraction:
             self._describe(view_plan, inputs, report)
             saved = checkpoints.saved(ground, inputs)
             report.start = ground.to_dict()
-            for as_of, part in self._staged(view_plan, inputs, as_ofs, staging, report, saved):
+            for as_of, part in self._staged(_Subject(view_plan, inputs, staging, report, saved), as_ofs):
                 self._progress.rows(part.rows)
                 report.rows.append(part.rows)
                 yield report, as_of, part
@@ -98,36 +114,22 @@ class Extraction:
             schema = pl.read_parquet_schema(self._plan.output / file)
             self.dtypes[view] = {name: str(dtype) for name, dtype in schema.items() if name != "created_timestamp"}
 
-    def _staged(
-        self,
-        view_plan: ViewPlan,
-        inputs: Inputs,
-        as_ofs: Sequence[datetime],
-        staging: Staging,
-        report: ViewReport,
-        saved: Saved | None,
-    ) -> Iterator[tuple[datetime, Part]]:
+    def _staged(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, Part]]:
         """Writes one file while the next is computed."""
-        self._fit_on_range(view_plan, inputs, as_ofs, staging, saved)
+        self._fit_on_range(subject, as_ofs)
         waiting: deque[tuple[datetime, Future[Part]]] = deque()
         with ThreadPoolExecutor(1) as writer:
-            for as_of, frame in self._raw(view_plan, inputs, as_ofs, staging, saved):
-                waiting.append((as_of, writer.submit(self._finish, view_plan, frame, as_of, staging, report)))
+            for as_of, frame in self._raw(subject, as_ofs):
+                waiting.append((as_of, writer.submit(self._finish, subject, frame, as_of)))
                 if len(waiting) > 1:
                     moment, part = waiting.popleft()
                     yield moment, part.result()
             for moment, part in waiting:
                 yield moment, part.result()
 
-    def _fit_on_range(
-        self,
-        view_plan: ViewPlan,
-        inputs: Inputs,
-        as_ofs: Sequence[datetime],
-        staging: Staging,
-        saved: Saved | None,
-    ) -> None:
+    def _fit_on_range(self, subject: _Subject, as_ofs: Sequence[datetime]) -> None:
         """A first fit on all as-ofs that the view declares, where this run has some of them."""
+        view_plan, folder = subject.view, subject.staging.folder
         span = view_plan.spec.fit_on
         if span is None or (not self._refit and self._ledger.fit(self._plan.pipeline, view_plan.name)):
             return
@@ -138,57 +140,49 @@ class Extraction:
         import polars as pl
 
         files = []
-        for number, (_, frame) in enumerate(self._raw(view_plan, inputs, within, staging, saved)):
-            files.append(staging.folder / f"{view_plan.name}-fit-{number}.parquet")
+        for number, (_, frame) in enumerate(self._raw(subject, within)):
+            files.append(folder / f"{view_plan.name}-fit-{number}.parquet")
             frame.sink_parquet(files[-1])
         whole = pl.scan_parquet(files, hive_partitioning=False, glob=False)
         self.fits[view_plan.name] = self._fit(view_plan, whole)
         for file in files:
             file.unlink()
 
-    def _raw(
-        self,
-        view_plan: ViewPlan,
-        inputs: Inputs,
-        as_ofs: Sequence[datetime],
-        staging: Staging,
-        saved: Saved | None,
-    ) -> Iterator[tuple[datetime, pl.LazyFrame]]:
+    def _raw(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, pl.LazyFrame]]:
         """The raw features at each as-of: from one scan of the events where there are many."""
         import polars as pl
 
+        name, inputs, saved, staged = subject.view.name, subject.inputs, subject.saved, subject.staging.folder
         if saved or len(as_ofs) >= MANY:
             from engine.features.history import History
 
             budget = size_of(self._plan.memory_limit) // 2
-            folder = staging.folder / f"{view_plan.name}-history"
+            folder = staged / f"{name}-history"
             for as_of, table in History(inputs, inputs.view, as_ofs, folder=folder, budget=budget, saved=saved):
                 yield as_of, pl.DataFrame(table).lazy()
             return
         from engine.features.compute import compute_to_parquet
 
         for number, as_of in enumerate(as_ofs):
-            raw = staging.folder / f"{view_plan.name}-raw-{number}.parquet"
+            raw = staged / f"{name}-raw-{number}.parquet"
             compute_to_parquet(inputs, inputs.view, as_of, raw)
             yield as_of, pl.scan_parquet(raw, hive_partitioning=False, glob=False)
 
-    def _finish(
-        self, view_plan: ViewPlan, frame: pl.LazyFrame, as_of: datetime, staging: Staging, report: ViewReport
-    ) -> Part:
+    def _finish(self, subject: _Subject, frame: pl.LazyFrame, as_of: datetime) -> Part:
         import polars as pl
 
         from engine.features.fit import apply, marks
 
-        view = view_plan.view
+        view_plan, names = subject.view, subject.view.view.feature_names
         fit = self.fits[view_plan.name] = self._fit(view_plan, frame)
-        made = marks(fit, frame.collect_schema(), view.feature_names)
-        frame, applied = apply(frame, self.fits[view_plan.name], view.feature_names)
-        report.applied.append(applied)
+        made = marks(fit, frame.collect_schema(), names)
+        frame, applied = apply(frame, fit, names)
+        subject.report.applied.append(applied)
         self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in frame.collect_schema().items()}
         frame = frame.with_columns(
             pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
         )
-        return staging.write(frame, view_plan.name, as_of, {FITS: json.dumps(made, sort_keys=True)})
+        return subject.staging.write(frame, view_plan.name, as_of, {FITS: json.dumps(made, sort_keys=True)})
 
     def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
         """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""

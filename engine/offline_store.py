@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ class MaestroRetrievalJob(RetrievalJob):
         try:
             for part in self._slices():
                 made = MaestroRetrievalJob(
-                    lambda part=part: iter([part]),  # type: ignore[misc]
+                    partial(iter, [part]),
                     self._config,
                     full=self._full,
                     on_demand=self._on_demand,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 STYLE = (
@@ -68,8 +68,8 @@ def lines(title: str, series: Mapping[str, tuple[str, Sequence[tuple[float, floa
     return _svg(top + height + 54, title, shapes)
 
 
-def _decades(values: object) -> tuple[int, int]:
-    found = [value for value in values if value > 0]  # type: ignore[attr-defined]
+def _decades(values: Iterable[float]) -> tuple[int, int]:
+    found = [value for value in values if value > 0]
     low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
     return low, max(high, low + 1)
 

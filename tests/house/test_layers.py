@@ -65,7 +65,6 @@ HOMES = {
         "engine.features.dtypes",
         "engine.features.history",
         "engine.features.inputs",
-        "engine.sinks.online.gone",
         "engine.sinks.online.newest",
         "engine.sources.duckdb_file",
     },

@@ -37,6 +37,16 @@ ACTIVITIES = pl.DataFrame(
     },
     schema_overrides={"timestamp": UTC_US},
 )
+SOURCES: dict[str, Any] = {
+    "users": {
+        "type": "file",
+        "path": "data/users.parquet",
+        "column_mapping": {"id": "user_id"},
+        "critical_columns": ["user_id"],
+        "deduplicate": {"keys": ["user_id"], "order_by": "updated_at"},
+    },
+    "activities": {"type": "file", "path": "data/activities/*.parquet"},
+}
 
 
 def write_world(folder: Path, users: pl.DataFrame = USERS, activities: pl.DataFrame = ACTIVITIES) -> None:
@@ -51,16 +61,7 @@ def write_world(folder: Path, users: pl.DataFrame = USERS, activities: pl.DataFr
 def pipeline(folder: Path, **changes: Any) -> Pipeline:
     """A pipeline over `write_world`'s files; ``changes`` replace whole sections."""
     sections: dict[str, Any] = {
-        "sources": {
-            "users": {
-                "type": "file",
-                "path": "data/users.parquet",
-                "column_mapping": {"id": "user_id"},
-                "critical_columns": ["user_id"],
-                "deduplicate": {"keys": ["user_id"], "order_by": "updated_at"},
-            },
-            "activities": {"type": "file", "path": "data/activities/*.parquet"},
-        },
+        "sources": SOURCES,
         "validation": {"users": {"required_columns": ["user_id"], "unique_columns": ["user_id"]}},
         "features": {"user_features": {"handle_missing": "keep", "normalize": False}},
     }

@@ -17,7 +17,7 @@ from engine.online import get
 from engine.serving import check
 from engine.training import write_training_set
 from tests.cli.conftest import Maestro, maestro  # noqa: F401 - a fixture
-from tests.run.world import DAY, USERS, T, pipeline, run, write_world
+from tests.run.world import DAY, SOURCES, USERS, T, pipeline, run, write_world
 
 FEATURES = {
     "user_features": {
@@ -27,16 +27,6 @@ FEATURES = {
     }
 }
 SECTIONS: dict[str, Any] = {"features": FEATURES, "feast": {"repo": "./repo", "project": "small"}}
-SOURCES = {
-    "users": {
-        "type": "file",
-        "path": "data/users.parquet",
-        "column_mapping": {"id": "user_id"},
-        "critical_columns": ["user_id"],
-        "deduplicate": {"keys": ["user_id"], "order_by": "updated_at"},
-    },
-    "activities": {"type": "file", "path": "data/activities/*.parquet"},
-}
 WANTED = "user_features:*"
 
 

@@ -10,7 +10,6 @@ deduplication, no report, nothing registered with Feast, no proof. Its seconds b
 
 import json
 import sys
-import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import numpy as np
 import polars as pl
 from feast_bytes import entity, field, value, varint
 from in_polars import SKILLS, Features, extract, publish_days
+from stages import Stages
 from views import VIEWS, is_count
 
 
@@ -167,24 +167,19 @@ def argument(data: bytes) -> bytes:
 def main(config: str, out: str) -> None:
     where, folder = json.loads(Path(config).read_text()), Path(out)
     first, last = (datetime.fromisoformat(where[name]) for name in ("first", "last"))
-    seconds, begun = {}, time.perf_counter()
-
-    def done(stage: str) -> None:
-        nonlocal begun
-        seconds[stage], begun = time.perf_counter() - begun, time.perf_counter()
-
+    stages = Stages()
     tables = extract(where)
-    done("extract")
+    stages.done("extract")
     (folder / "checks.json").write_text(json.dumps(validate(tables, last)))
-    done("validate")
+    stages.done("validate")
     features = Running(tables, first)
     del tables
     publish_days(features, folder / "features", first, last)
-    done("features")
+    stages.done("features")
     del features
     load(where["redis"], folder / "features", last)
-    done("online")
-    (folder / "stages.json").write_text(json.dumps(seconds))
+    stages.done("online")
+    stages.write(folder)
 
 
 if __name__ == "__main__" and sys.argv[1:]:

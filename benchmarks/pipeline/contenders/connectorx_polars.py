@@ -14,7 +14,6 @@ https://sfu-db.github.io/connector-x/intro.html, https://pandera.readthedocs.io/
 import json
 import os
 import sys
-import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import pandera.polars as pa
 import polars as pl
 from in_polars import Features, extract, publish_days
 from pandera.errors import SchemaErrors
+from stages import Stages
 from views import materialize, write_store
 
 
@@ -78,25 +78,20 @@ def judged(name: str, frame: pl.DataFrame, wanted: dict, last: datetime) -> dict
 def main(config: str, out: str) -> None:
     where, folder = json.loads(Path(config).read_text()), Path(out)
     first, last = (datetime.fromisoformat(where[name]) for name in ("first", "last"))
-    seconds, begun = {}, time.perf_counter()
-
-    def done(stage: str) -> None:
-        nonlocal begun
-        seconds[stage], begun = time.perf_counter() - begun, time.perf_counter()
-
+    stages = Stages()
     tables = extract(where)
-    done("extract")
+    stages.done("extract")
     (folder / "checks.json").write_text(json.dumps(validate(tables, last)))
-    done("validate")
+    stages.done("validate")
     features = Features(tables)
     del tables
     publish_days(features, folder / "features", first, last)
-    done("features")
+    stages.done("features")
     del features
     write_store(folder / "repo", where["redis"])
     materialize(folder / "repo", (folder / "features").absolute(), last)
-    done("online")
-    (folder / "stages.json").write_text(json.dumps(seconds))
+    stages.done("online")
+    stages.write(folder)
 
 
 if __name__ == "__main__" and sys.argv[1:]:

@@ -16,7 +16,6 @@ https://dlthub.com/docs/dlt-ecosystem/verified-sources/rest_api/basic
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -31,6 +30,7 @@ from dlt.sources.filesystem import filesystem, read_parquet
 from dlt.sources.rest_api import rest_api_source
 from dlt.sources.sql_database import sql_table
 from in_pandas import DAY, SKILLS, elements, publish_days, task_columns, validate
+from stages import Stages
 from views import materialize, write_store
 
 CHUNK = 100_000
@@ -214,25 +214,20 @@ class Features:
 def main(config: str, out: str) -> None:
     where, folder = json.loads(Path(config).read_text()), Path(out)
     first, last = (pd.Timestamp(where[name]) for name in ("first", "last"))
-    seconds, begun = {}, time.perf_counter()
-
-    def done(stage: str) -> None:
-        nonlocal begun
-        seconds[stage], begun = time.perf_counter() - begun, time.perf_counter()
-
+    stages = Stages()
     tables = extract(where, folder / "landed", folder / "dlt")
-    done("extract")
+    stages.done("extract")
     (folder / "checks.json").write_text(json.dumps(validate(tables, last)))
-    done("validate")
+    stages.done("validate")
     features = Features(tables)
     del tables
     publish_days(features.at, folder / "features", first, last)
-    done("features")
+    stages.done("features")
     del features
     write_store(folder / "repo", where["redis"])
     materialize(folder / "repo", (folder / "features").absolute(), last)
-    done("online")
-    (folder / "stages.json").write_text(json.dumps(seconds))
+    stages.done("online")
+    stages.write(folder)
 
 
 if __name__ == "__main__" and sys.argv[1:]:

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.duck import connect, identifier, literal
-from engine.errors import SinkError
 from engine.frames import batches
 from engine.sinks.feast import OfflineView
 from engine.sinks.online import keys
 from engine.sinks.online.arrays import to_binary
+from engine.sinks.online.newest import reading
 from engine.sinks.online.store import Removing
 from engine.steps import reached
 
@@ -59,7 +59,7 @@ def _missing(
     first, second = (
         f"SELECT {columns} FROM read_parquet({literal(str(p))}, hive_partitioning = false)" for p in (there, now)
     )
-    with closing(connect(memory_limit, spill)) as database, _reading(view):
+    with closing(connect(memory_limit, spill)) as database, reading(view):
         for batch in database.sql(f"{first} EXCEPT {second}").to_arrow_reader(_ROWS):
             yield pl.DataFrame(pl.from_arrow(batch))
 
@@ -76,21 +76,6 @@ def _write(arrays: Iterable[Any], target: Path) -> None:
     with pq.ParquetWriter(target, _SCHEMA) as writer:
         for array in arrays:
             writer.write_batch(pa.RecordBatch.from_arrays([array], schema=_SCHEMA))
-
-
-@contextmanager
-def _reading(view: OfflineView) -> Iterator[None]:
-    import duckdb
-
-    try:
-        yield
-    except (duckdb.Error, OSError, pa.ArrowException) as error:
-        raise SinkError(
-            f"the published files of {view.name} cannot be read: {str(error).strip().partition(chr(10))[0]}",
-            code="online.unreadable",
-            where=str(view.path),
-            fix="`maestro verify` names what is amiss; publish those as-ofs again",
-        ) from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,21 +49,32 @@ def newest(
     elif among is not None:
         where = f"({key}) IN ({', '.join(map(_value, among)) or 'NULL'})"
     rows = max(1_000, _CELLS // (len(names) + 1))
-    database = connect(memory_limit, spill)
-    try:
+    with closing(connect(memory_limit, spill)) as database, reading(view):
         sql = _query(database, paths, key, columns, where, among)
         reader: pa.RecordBatchReader = database.sql(f"{sql} ORDER BY {key}").to_arrow_reader(rows)
         for batch in reader:
             yield from _parts(_frame(batch))
-    except _failures() as error:
+
+
+@contextmanager
+def reading(view: OfflineView) -> Iterator[None]:
+    """Whatever goes wrong while the published files of a view are read is one error.
+
+    Raises:
+        SinkError: it did.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield
+    except (duckdb.Error, OSError, pa.ArrowException) as error:
         raise SinkError(
             f"the published files of {view.name} cannot be read: {str(error).strip().partition(chr(10))[0]}",
             code="online.unreadable",
             where=str(view.path),
             fix="`maestro verify` names what is amiss; publish those as-ofs again",
         ) from None
-    finally:
-        database.close()
 
 
 def _query(
@@ -148,12 +159,6 @@ def _value(key: Any) -> str:
     if not isinstance(key, str):
         return str(int(key))
     return "(" + " || chr(0) || ".join(map(literal, key.split("\0"))) + ")"
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    import duckdb
-
-    return (duckdb.Error, OSError)
 
 
 def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
