@@ -162,7 +162,7 @@ record is compared with what was made.
     contenders(
         "rest",
         ("ours", {"role": OURS}),
-        ("httpx_polars", {"role": FLOOR, "sizes": ("S", "M")}),
+        ("httpx_polars", {"role": FLOOR}),
         ("dlt", {"slow": True, "sizes": ("S", "M")}),
     ),
     (
@@ -185,7 +185,7 @@ with the table's sums.
     contenders(
         "files",
         ("ours", {"role": OURS}),
-        ("polars", {"role": FLOOR, "sizes": ("S", "M")}),
+        ("polars", {"role": FLOOR}),
         ("pandas", {"slow": True, "sizes": ("S", "M")}),
         ("dlt", {"slow": True, "sizes": ("S", "M")}),
     ),
@@ -257,7 +257,7 @@ ours the order. `inside` are the seconds from the end of the imports, `call` tho
     {"S": (20_000, 2_000, 5), "M": (1_000_000, 100_000, 30), "L": (10_000_000, 200_000, 100)},
     contenders(
         "training",
-        ("duckdb_asof", {"mode": ("plain",), "role": FLOOR, "sizes": ("S", "M")}),
+        ("duckdb_asof", {"mode": ("plain",), "role": FLOOR}),
         ("ours", {"role": OURS}),
         ("duckdb_ordered", {"script": "duckdb_asof", "mode": ("ordered",), "sizes": ("S", "M")}),
         ("plugin", {"script": "feast", "mode": ("plugin",), "role": OURS, "sizes": ("S", "M")}),

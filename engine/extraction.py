@@ -18,6 +18,7 @@ from engine.outcome import RunReport, ViewReport
 from engine.plan import Plan, ViewPlan
 from engine.progress import Progress
 from engine.sinks.parquet import Part, Staging
+from engine.stopwatch import waiting
 from engine.types import parse_moment, size_of
 
 if TYPE_CHECKING:
@@ -117,15 +118,14 @@ class Extraction:
     def _staged(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, Part]]:
         """Writes one file while the next is computed."""
         self._fit_on_range(subject, as_ofs)
-        waiting: deque[tuple[datetime, Future[Part]]] = deque()
+        staged: deque[tuple[datetime, Future[Part]]] = deque()
         with ThreadPoolExecutor(1) as writer:
             for as_of, frame in self._raw(subject, as_ofs):
-                waiting.append((as_of, writer.submit(self._finish, subject, frame, as_of)))
-                if len(waiting) > 1:
-                    moment, part = waiting.popleft()
-                    yield moment, part.result()
-            for moment, part in waiting:
-                yield moment, part.result()
+                staged.append((as_of, writer.submit(self._finish, subject, frame, as_of)))
+                if len(staged) > 1:
+                    yield _written(*staged.popleft())
+            for moment, part in staged:
+                yield _written(moment, part)
 
     def _fit_on_range(self, subject: _Subject, as_ofs: Sequence[datetime]) -> None:
         """A first fit on all as-ofs that the view declares, where this run has some of them."""
@@ -217,3 +217,8 @@ class Extraction:
             timeless = [c for c in view_plan.view.timeless(role) if c not in absent]
             if timeless and view_plan.as_of[0] < self._report.created_timestamp:
                 report.timeless[role.name] = timeless
+
+
+def _written(as_of: datetime, part: Future[Part]) -> tuple[datetime, Part]:
+    with waiting("writer"):
+        return as_of, part.result()

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from engine.checks.listing import MOST, Line, lines, more, sums
 from engine.features.ways import MANY, ways
+from engine.page.published import came
 from engine.types import iso
 
 if TYPE_CHECKING:
@@ -188,10 +189,13 @@ def _show_stages(console: Console, report: RunReport, *, verbose: bool) -> None:
     """Where the time went: the stages, one after another."""
     if not verbose:
         return
-    stages = _table("Spent", "on", "seconds", "CPU seconds", "processors busy", numbers=3)
+    heads = ("on, one after another", "seconds", "CPU seconds", "processors busy", "of it waiting for")
+    stages = _table("Spent", *heads, numbers=3)
     for lap in report.stages:
         busy = f"{lap.cpu_seconds / lap.seconds:.1f}" if lap.seconds else ""
-        stages.add_row(f"{lap.stage} {lap.name}", f"{lap.seconds:.2f}", f"{lap.cpu_seconds:.2f}", busy)
+        longest = sorted(lap.waited.items(), key=lambda item: -item[1])
+        waited = ", ".join(f"{what} {took:.2f}" for what, took in longest if took >= 0.005)
+        stages.add_row(f"{lap.stage} {lap.name}", f"{lap.seconds:.2f}", f"{lap.cpu_seconds:.2f}", busy, waited)
     console.print(stages)
 
 
@@ -357,23 +361,12 @@ def _show_blocked(report: RunReport) -> None:
     _console().print(Text(text, style="bold red"))
 
 
-def _came(start: Mapping[str, Any]) -> Iterator[str]:
-    """What a view went on from, and what came to its events."""
-    if start.get("from") == "saved state":
-        new = ", ".join(f"{count:,} new ones of {source}" for source, count in start["new"].items() if count)
-        yield f"went on from saved state: {start['rows_read']:,} rows of events read, {new or 'none of them new'}"
-    for source, count in start.get("late", {}).items():
-        if count:
-            late = f"{count:,} rows of {source} came too late to move what was published"
-            yield f"{late}: they count from the next as-of on; a backfill takes them into the past"
-
-
 def _notes(report: RunReport) -> Iterator[str]:
     """What a reader of the features should know: constants, left-out rows, what a fit did."""
     for view in report.views:
         if view.settings:
             yield f"{view.name}: " + ", ".join(f"{k} = {v}" for k, v in view.settings.items())
-        yield from (f"{view.name}: {line}" for line in _came(view.start))
+        yield from (f"{view.name}: {line}" for line in came(view.start))
         for role, columns in view.timeless.items():
             yield f"{view.name}: taken as they stood when read, whatever the as-of: {role} {', '.join(columns)}"
         for role, columns in view.absent_columns.items():

@@ -146,6 +146,7 @@ def execute(
         ledger.begin(run_id, plan.pipeline, plan.as_of, created, plan.to_dict())
         reached("run.begun")
         report = RunReport(run_id, plan.pipeline, "running", plan.as_of, created)
+        after.enter_context(watch.running())
         after.callback(conclude, plan, report)
         after.callback(lambda: report.stages.extend(watch.laps()))
         intake = Intake(plan, ledger, run_id, watch, created, frozenset(reread), replay)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import chart
 from benchmarks.harness.contest import FLOOR, OURS, PEER, ROOT, Score
@@ -252,8 +253,23 @@ def _stages(part: Part) -> list[str]:
         share = (
             f", {cpu / statistics.median(run['cpu'] for run in runs):.0%} of the process's CPU seconds" if cpu else ""
         )
-        lines.append(f"- {score.name}: {said}; {_lap(wall, cpu)} in all{share}")
+        lines.append(f"- {score.name}: {said}; {_lap(wall, cpu)} in all{share}{_stood(runs)}")
     return ["", "Where the seconds go (CPU seconds in brackets), stages of 1 % and more:", "", *lines] if lines else []
+
+
+def _stood(runs: Sequence[dict[str, Any]]) -> str:
+    """How long the run's own thread stood still, by what it waited for; of those who tell."""
+    spent: dict[str, list[float]] = {}
+    for run in runs:
+        sums: dict[str, float] = {}
+        for of in run["stages"].values():
+            for what, seconds in (of.get("waited", {}) if isinstance(of, dict) else {}).items():
+                sums[what] = sums.get(what, 0.0) + seconds
+        for what, seconds in sums.items():
+            spent.setdefault(what, []).append(seconds)
+    waits = sorted(((statistics.median(of), what) for what, of in spent.items()), reverse=True)
+    said = ", ".join(f"{what} {seconds:.2f}" for seconds, what in waits if seconds >= 0.005)
+    return f"; of the wall seconds waiting for: {said}" if said else ""
 
 
 def _lap(wall: float, cpu: float) -> str:

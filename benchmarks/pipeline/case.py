@@ -172,10 +172,10 @@ class Case:
         return None
 
 
-def _laps(report: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Seconds and CPU seconds of each stage, as the engine's own report has them."""
-    laps = report.get("stages", [])
-    return {f"{lap['stage']} {lap['name']}".strip(): {k: lap[k] for k in ("seconds", "cpu_seconds")} for lap in laps}
+def _laps(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Seconds and CPU seconds of each stage, and what it waited for, as the engine's own report has them."""
+    laps, told = report.get("stages", []), ("seconds", "cpu_seconds", "waited")
+    return {f"{lap['stage']} {lap['name']}".strip(): {k: lap[k] for k in told} for lap in laps}
 
 
 def _day(folder: Path, stamp: str) -> pl.DataFrame | None:

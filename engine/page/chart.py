@@ -41,6 +41,13 @@ def parts(shares: Sequence[float], classes: Sequence[str], label: str) -> Markup
     return _drawing(1000, 12, label, *shapes, class_="parts")
 
 
+def spans(of: Sequence[Sequence[float]], end: float, kind: str) -> Markup:
+    """A bar for each (begun, ended), between nought and ``end``."""
+    scale = 1000 / end if end > 0 else 0
+    shapes = [_bar(begun * scale, 0, max(2, (ended - begun) * scale), 12, kind) for begun, ended in of]
+    return _drawing(1000, 12, None, *shapes, class_="parts")
+
+
 def histogram(counts: Sequence[float], label: str) -> Markup:
     """Bars side by side."""
     most = max(counts, default=0) or 1

@@ -10,6 +10,7 @@ from engine.page.figures import cut, figure, note, number, percent, plural, poin
 from engine.page.html import Markup, Node, el
 
 LISTED = 400
+WAITED = 0.005  # seconds of waiting that are worth a word
 STAGES = ("start", "read", "check", "profile", "compute", "publish", "feast", "finish")
 
 Json = Mapping[str, Any]
@@ -23,8 +24,10 @@ def published(report: Json) -> Markup:
         files, counts = view.get("files") or (), view.get("rows") or ()
         for j, file in enumerate(files):
             again = " (again: its definition changed)" if file in (view.get("again") or ()) else ""
+            again = " (again: late or changed rows)" if file in (view.get("redone") or ()) else again
             count = figure(report, pointer("views", i, "rows", j)) if j < len(counts) else None
             rows.append([str(view.get("name")), count, el("code", file), again])
+        notes += [f"{view.get('name')}: {line}." for line in _began(view.get("start") or {})]
         notes += _notes(view)
     feast = report.get("feast")
     if feast:
@@ -40,6 +43,27 @@ def published(report: Json) -> Markup:
         ]
     listed = el("ul", [el("li", cut(text, 500)) for text in notes[:LISTED]], class_="notes") if notes else None
     return el("section", el("h2", "What was published", id="published"), body, listed, aria_labelledby="published")
+
+
+def came(start: Json) -> Iterator[str]:
+    """What a view went on from, and what came to its events."""
+    if start.get("from") == "saved state":
+        new = ", ".join(f"{whole(count)} new ones of {source}" for source, count in start["new"].items() if count)
+        yield f"went on from saved state: {whole(start['rows_read'])} rows of events read, {new or 'none of them new'}"
+    for source, count in (start.get("late") or {}).items():
+        if count:
+            late = f"{whole(count)} rows of {source} came too late to move what was published"
+            yield f"{late}: they count from the next as-of on; a backfill takes them into the past"
+
+
+def _began(start: Json) -> Iterator[str]:
+    """Where the computing of a view began, and why, and what came to its events."""
+    if start.get("because"):
+        yield f"computed from whole tables, {whole(start['rows_read'])} rows of events: {start['because']}"
+    yield from came(start)
+    for source, count in (start.get("changed") or {}).items():
+        if count:
+            yield f"{plural(count, 'row')} of {source} had changed or gone"
 
 
 def _notes(view: Json) -> Iterator[str]:
@@ -90,16 +114,21 @@ def stages(report: Json) -> Markup | None:
         el("h2", "How long it took", id="stages"),
         chart.parts([took[stage] for stage in order], classes, spoken),
         table("Seconds by stage", ("Stage", "Time", "Share"), rows, numbers=(1, 2), class_="stages"),
-        _laps(report, total),
+        _laps(report, total, dict(zip(order, classes, strict=True))),
         aria_labelledby="stages",
     )
 
 
-def _laps(report: Json, total: float) -> Markup | None:
-    """The critical path: what came one after another, with how busy the processors were."""
+def _laps(report: Json, total: float, kinds: Mapping[str, str]) -> Markup | None:
+    """The critical path: what came one after another, when, how busy the processors were, and what was waited for."""
     laps: Sequence[Json] = report.get("stages") or ()
     if not laps:
         return None
+    end = max((ended for lap in laps for _, ended in lap.get("spans") or ()), default=0.0)
+    stood: dict[str, float] = {}
+    for lap in laps:
+        for what, waited in (lap.get("waited") or {}).items():
+            stood[what] = stood.get(what, 0.0) + waited
     rows: list[list[Node]] = [
         [
             [lap["stage"], " ", cut(lap["name"], 120)],
@@ -107,9 +136,18 @@ def _laps(report: Json, total: float) -> Markup | None:
             figure(report, pointer("stages", i, "cpu_seconds"), seconds),
             f"{lap['cpu_seconds'] / lap['seconds']:.1f}" if lap["seconds"] else "–",
             percent(lap["seconds"] / total) if total else "–",
+            _waits(lap.get("waited") or {}),
+            chart.spans(lap.get("spans") or (), end, kinds.get(lap["stage"], "s0")) if end else "",
         ]
         for i, lap in enumerate(laps)
     ]
-    rows.append(["all", seconds(total), seconds(sum(lap["cpu_seconds"] for lap in laps)), "", ""])
-    heads = ("Stage", "Time", "CPU", "Processors busy", "Share")
-    return table("The critical path: one after another", heads, rows, numbers=(1, 2, 3, 4), class_="stages")
+    rows.append(["all", seconds(total), seconds(sum(lap["cpu_seconds"] for lap in laps)), "", "", _waits(stood), ""])
+    heads = ("Stage", "Time", "CPU", "Processors busy", "Share", "Of it waiting for", "When")
+    title = "The critical path: one after another; what it waited for was done by threads and processes beside it"
+    return table(title, heads, rows, numbers=(1, 2, 3, 4), class_="path")
+
+
+def _waits(waited: Mapping[str, float]) -> str:
+    """What was waited for, the longest first; not what took no time to speak of."""
+    longest = sorted(waited.items(), key=lambda item: -item[1])
+    return ", ".join(f"{what} {seconds(took)}" for what, took in longest if took >= WAITED)

@@ -25,6 +25,7 @@ from engine.sources.copies import Copies
 from engine.sources.store import FETCHES, Entry, LocalStore, Store
 from engine.sources.threads import Stalled, Threads, begin, result
 from engine.spec import COMPRESSIONS, FileSpec, S3Spec, file_format
+from engine.stopwatch import waiting
 
 if TYPE_CHECKING:
     import polars as pl
@@ -237,7 +238,9 @@ class FileReading(AbstractContextManager["FileReading"]):
                 ahead.append((entry.size or 0, pool.submit(self._body, entry)))
                 held += entry.size or 0
             size, first = ahead.popleft()
-            yield first.result()
+            with waiting("source"):
+                body = first.result()
+            yield body
             held -= size
 
     def _of_files(self, piece: Piece, bodies: Iterator[Path | bytes]) -> Iterator[tuple[Entry, Part]]:

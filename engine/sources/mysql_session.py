@@ -21,6 +21,7 @@ from engine.errors import MissingExtra, SourceError
 from engine.sources import is_panic
 from engine.sources.relation import Relation
 from engine.sources.threads import Stalled, begin, within
+from engine.stopwatch import waiting
 
 T = TypeVar("T")
 CONNECT_SECONDS = 10
@@ -198,7 +199,8 @@ class Beside:
 
     def rows(self) -> list[tuple[Any, ...]]:
         """The result, once it is there; the session's deadline holds."""
-        return self._rows.result()
+        with waiting("source"):
+            return self._rows.result()
 
     def close(self) -> None:
         """Ends it on the server, if it still runs; does not wait for that."""

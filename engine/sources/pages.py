@@ -25,6 +25,7 @@ from engine.sources.http import Fetcher, Reply
 from engine.sources.paging import Odd, Paging, Place
 from engine.sources.threads import Workers
 from engine.spec import ApiSpec
+from engine.stopwatch import waiting
 
 FLIGHT_BYTES = 32 * 2**20  # of the pages that are asked for at a time, as far as can be told
 MOST_EMPTY = 100  # pages one after the other, where they need not be the end
@@ -140,7 +141,8 @@ class Pages:
             if not self._flight:
                 break
             place, future = self._flight.popleft()
-            read = future.result()
+            with waiting("source"):
+                read = future.result()
             page = self.facts(place, read) if read else None
             if self._spec.pagination.counted and (page is None or page.rows == 0):
                 page = self._after_empty(place)

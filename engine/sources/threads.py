@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from engine.sources import Chunk
+from engine.stopwatch import waiting
 
 Session = TypeVar("Session")
 Piece = TypeVar("Piece")
@@ -98,7 +99,8 @@ def result(future: Future[T], deadline: float) -> T:
         Stalled: it has not ended within ``deadline`` seconds.
     """
     try:
-        return future.result(deadline)
+        with waiting("source"):
+            return future.result(deadline)
     except TimeoutError:
         if future.done():
             raise
@@ -171,7 +173,8 @@ class Threads(Generic[Session, Piece]):
         try:
             while running:
                 try:
-                    item = ready.get(timeout=self._deadline)
+                    with waiting("source"):
+                        item = ready.get(timeout=self._deadline)
                 except queue.Empty:
                     answering = False
                     raise Stalled from None

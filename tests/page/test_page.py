@@ -73,6 +73,9 @@ def test_the_figures_are_those_of_the_json_and_nothing_is_asked_for(
         assert (tab.complaints(), tab.asked()) == ([], [url])
         placed, sums = figures(tab)
         title, text = tab.value("[document.title, document.querySelector('#verdict').textContent]")
+        told, path = tab.value(
+            "[document.querySelector('main').textContent, document.querySelector('.path').textContent]"
+        )
     assert title == f"{report['pipeline']}: {report['status']}, {report['created_timestamp']}"
     assert "Blocked: " in text
     for at, (value, shown) in placed.items():
@@ -95,6 +98,12 @@ def test_the_figures_are_those_of_the_json_and_nothing_is_asked_for(
     stages = {at: shown for at, (_, shown) in placed.items() if at.startswith("/seconds")}
     assert stages["/seconds/read"] == "12.3 s"
     assert placed["/stages/0/cpu_seconds"][1] == "18.5 s"
+    assert "writer 1.25 s" in path
+    assert "source" not in path, "it took no time to speak of"
+    assert "(again: late or changed rows)" in told
+    assert "went on from saved state: 1,200 rows of events read, 300 new ones of activities." in told
+    assert "2 rows of activities came too late to move what was published" in told
+    assert "1 row of activities had changed or gone." in told
     assert stages["/seconds/feast"] == "1 min 15 s"
 
 

@@ -21,6 +21,7 @@ from engine.sinks.feast.objects import Change, Difference
 from engine.sinks.feast.repo import FeatureRepo
 from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView
+from engine.stopwatch import waiting
 
 
 class Aside(AbstractContextManager["Aside"]):
@@ -78,7 +79,8 @@ class Aside(AbstractContextManager["Aside"]):
         with suppress(BrokenPipeError):  # it ended: that is said below
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        with waiting("Feast"):
+            line = self._process.stdout.readline()
         if not line.endswith(b"\n"):
             raise SinkError(
                 f"the process that ran Feast ended with exit code {self._process.wait()}",

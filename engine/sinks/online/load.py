@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ from engine.sinks.feast import OfflineView
 from engine.sinks.online.newest import keys_of, newest
 from engine.sinks.online.store import Store
 from engine.steps import reached
+from engine.stopwatch import waiting
 
 _T = TypeVar("_T")
 
@@ -39,7 +40,8 @@ def load(
     batches = newest(view, paths, memory_limit=memory_limit, spill=spill, after=after)
     prepared = ((keys_of(view, rows[-1:])[0], rows.height, store.prepare(view, rows)) for rows in batches)
     for last, height, batch in _ahead(prepared):
-        store.write(batch)
+        with waiting("online store"):
+            store.write(batch)
         count += height
         loaded(last, height)
         reached("rows.loaded")
@@ -50,6 +52,11 @@ def _ahead(items: Generator[_T, None, None]) -> Iterator[_T]:
     """The items, each made in a thread while whoever asked for them works on the one before it."""
     with closing(items), ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
+        while (item := _result(coming)) is not None:
             coming = pool.submit(next, items, None)
             yield item
+
+
+def _result(coming: Future[_T | None]) -> _T | None:
+    with waiting("encoder"):
+        return coming.result()
