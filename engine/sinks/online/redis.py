@@ -24,6 +24,7 @@ from engine.sinks.online.config import StoreConfig
 from engine.types import redact
 
 _SENT = 4_000  # commands before their replies are read
+_UNREAD = 2  # times so many, whose replies wait: a reader that is late does not keep the server waiting
 _SECONDS = 15  # to connect
 _SIZES = 1_024  # in bytes; of arguments smaller than that, the texts of all sizes are made at once
 _NEVER = np.iinfo(np.int64).min
@@ -106,20 +107,25 @@ class Store:
                 self._write(self._connection(commands.node), commands)
 
     def _write(self, connection: Any, commands: _Commands) -> None:
-        """Each part is sent before the replies to the one before it are read, so that the server always has work."""
-        unasked = self._nothing_newer(connection, commands)
+        """Parts are sent before the replies to those before them are read, so that the server always has work."""
         parts = [slice(start, start + _SENT) for start in range(0, len(commands.keys), _SENT)]
+        if self._nothing_newer(connection, commands):
+            for i, part in enumerate(parts):
+                _send(connection, commands.storing[part])
+                if i >= _UNREAD:
+                    _replies(connection, len(commands.keys[parts[i - _UNREAD]]))
+            _replies(connection, len(commands.keys[_SENT * max(0, len(parts) - _UNREAD) :]))
+            return
         expected = 0
         for i, part in enumerate(parts):
-            storing = commands.storing[part]
-            if not unasked:
-                if not i:
-                    _send(connection, _asking(commands, part))
-                if i + 1 < len(parts):
-                    _send(connection, _asking(commands, parts[i + 1]))
-                newer = commands.moments[part] >= _moments_in(_replies(connection, len(storing)))
-                if not newer.all():
-                    storing = storing.take(indices(np.flatnonzero(newer)))
+            if not i:
+                _send(connection, _asking(commands, part))
+            if i + 1 < len(parts):
+                _send(connection, _asking(commands, parts[i + 1]))
+            storing, moments = commands.storing[part], commands.moments[part]
+            newer = moments >= _moments_in(_replies(connection, len(moments)))
+            if not newer.all():
+                storing = storing.take(indices(np.flatnonzero(newer)))
             if len(storing):
                 _send(connection, storing)
             _replies(connection, expected)
