@@ -99,6 +99,25 @@ def test_what_others_store_during_a_load_into_an_empty_redis_is_asked_for(
     assert (len(during), during) == (3_100, server.dump())
 
 
+def test_a_user_who_may_only_read_and_write_hashes_can_load(redis_server: Redis, tmp_path: Path) -> None:
+    redis_server.flush()
+    [client] = redis_server.clients()
+    client.acl_setuser(
+        "hashes", enabled=True, passwords=["+word"], keys=["*"], categories=["-@all", "+@hash", "+@connection"]
+    )
+    place = redis_server.connection_string.partition(",")[0]
+    store = {"type": "redis", "connection_string": f"{place},username=hashes,password=word"}
+    world = World(tmp_path, {"n": pl.Int64}, key=pl.Int64, store=store)
+    try:
+        world.publish({"user_id": [1, 2], "n": [10, 20]}, T)
+        assert world.by_ours() == 2
+        stored = redis_server.dump()
+        world.by_ours([world.publish({"user_id": [1], "n": [11]}, T - SECOND)])
+        assert (len(stored), redis_server.dump()) == (2, stored)
+    finally:
+        client.acl_deluser("hashes")
+
+
 def test_batches_add_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newest, "_CELLS", 2_000)
     count = 4_321

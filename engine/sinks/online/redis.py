@@ -56,6 +56,7 @@ class Store:
             raise MissingExtra("redis", "redis", "loading a Redis online store") from None
         self.config = config
         self._failures: tuple[type[Exception], ...] = (redis.RedisError, OSError, TypeError, ValueError)
+        self._refused: type[Exception] = redis.ResponseError
         hosts, parameters = config.connection
         self._where = ", ".join(hosts)
         self._cluster = config.options.get("redis_type") == "redis_cluster"
@@ -143,7 +144,10 @@ class Store:
         if mine < 0 or self._ttl or not len(commands.keys):  # what expires makes room for what is not ours
             return False
         connection.send_command("DBSIZE")
-        [there] = _replies(connection, 1)
+        try:
+            [there] = _replies(connection, 1)
+        except self._refused:  # not everyone may, and not every proxy can
+            there = -1
         least = self._latest.get((node, commands.view), _NEVER)
         if there != mine or commands.moments.min() < least:
             self._alone[node] = -1
