@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # as the contenders see it
 from benchmarks.online.views import make
 
 BATCH = 10_000  # Feast's online_write_batch_size
+_COMPARED = 1_000_000  # of more entities, which only ours loads, the keys are counted
 
 
 @contextmanager
-def cases(size: int, name: str) -> Iterator[Iterator[Case]]:
+def cases(size: Mapping[str, int], name: str) -> Iterator[Iterator[Case]]:
     """SQLite and Redis, one after the other: entities."""
-    yield (case for store in ("sqlite", "redis") for case in _case(DATA / "online" / f"{store}-{name}", store, size))
+    yield (case for store, count in size.items() for case in _case(DATA / "online" / f"{store}-{name}", store, count))
 
 
 def _case(folder: Path, store: str, entities: int) -> Iterator[Case]:
@@ -51,7 +52,8 @@ class Case:
     def __init__(self, name: str, title: str, folder: Path, entities: int, server: Any) -> None:
         self.name, self.title, self.folder, self.server = name, title, folder, server
         self.facts = {"entities": f"{entities:,}", "features": "14", "online_write_batch_size": f"{BATCH:,}"}
-        self.expected: tuple[int, str] | None = None
+        self.counted = entities > _COMPARED
+        self.expected: tuple[int, str] | None = (entities, "") if self.counted else None
 
     def environment(self) -> Mapping[str, str]:
         return {"FEAST_USAGE": "False"}
@@ -73,7 +75,9 @@ class Case:
         return Answer(wrong, figures={"inside": inside, "first_write": first or None})
 
     def _digest(self) -> tuple[int, str]:
-        """The number of values, and a checksum of all there is, whatever its order."""
+        """The number of values, and a checksum of all there is, whatever its order; or of keys alone."""
+        if self.counted:
+            return sum(client.dbsize() for client in self.server.clients()), ""
         count, total = 0, 0
         for cells, row in self._rows():
             count += cells

@@ -12,6 +12,7 @@ import pytest
 from engine.errors import ConfigError, MaestroError, SinkError
 from engine.sinks.online import newest
 from engine.sinks.online.config import read_config
+from engine.sinks.online.load import load
 from engine.sinks.online.store import open_store
 from tests.online.world import T, World
 from tests.servers.redis import PASSWORD, Redis
@@ -25,12 +26,13 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
     made = World(tmp_path, {"n": pl.Int64}, key=pl.Int64)
     if request.param == "sqlite":
         made.configure({"type": "sqlite", "path": "mine.db"})
+        made.clients = list  # type: ignore[attr-defined]
         made.dump = lambda: {k: v[:1] + v[3:4] for k, v in made.dump_sqlite().items()}  # type: ignore[attr-defined]
     else:
         server: Redis = request.getfixturevalue(request.param)
         server.flush()
         made.configure(server.online_store)
-        made.dump = server.dump  # type: ignore[attr-defined]
+        made.dump, made.clients = server.dump, server.clients  # type: ignore[attr-defined]
     return made
 
 
@@ -53,6 +55,67 @@ def test_equal_and_newer_rows_win_and_older_never(world: World) -> None:
     assert sum(corrected[key] != last[key] for key in last) == 1
     world.by_ours()
     assert world.dump() == last  # type: ignore[attr-defined]
+
+
+def test_older_rows_do_not_win_through_the_store_that_stored_the_newer_ones(world: World) -> None:
+    newer = world.publish({"user_id": [1, 2, 3], "n": [10, 20, 30]}, T)
+    older = world.publish({"user_id": [1, 2, 4], "n": [11, 21, 41]}, T - SECOND)
+    world.by_ours([newer, older])
+    expected = world.dump()  # type: ignore[attr-defined]
+    world.by_ours([older])
+    assert world.dump() == expected  # type: ignore[attr-defined]
+    for path in world.database.parent.glob("mine.db*"):
+        path.unlink()
+    for client in world.clients():  # type: ignore[attr-defined]
+        client.flushall()
+    with open_store(read_config(world.repo.folder), world.repo) as store:
+        for path in (newer, older):
+            load(store, world.view, [path], memory_limit="512MiB", spill=world.folder / "spill")
+    assert world.dump() == expected  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fixture", ["redis_server", "redis_cluster"])
+def test_what_others_store_during_a_load_into_an_empty_redis_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, fixture: str
+) -> None:
+    server: Redis = request.getfixturevalue(fixture)
+    server.flush()
+    monkeypatch.setattr(newest, "_CELLS", 2_000)
+    world = World(tmp_path, {"n": pl.Int64}, key=pl.Int64, store=server.online_store)
+    older = world.publish({"user_id": list(range(3_000)), "n": [0] * 3_000}, T)
+    newer = world.publish({"user_id": list(range(2_900, 3_100)), "n": [1] * 200}, T + SECOND)
+    batches: list[Any] = []
+
+    def loaded(*batch: Any) -> None:
+        batches.append(batch)
+        if len(batches) == 1:
+            world.by_ours([newer])
+
+    assert world.by_ours([older], loaded=loaded) == 3_000
+    assert len(batches) == 3
+    during = server.dump()
+    server.flush()
+    world.by_ours()
+    assert (len(during), during) == (3_100, server.dump())
+
+
+def test_a_user_who_may_only_read_and_write_hashes_can_load(redis_server: Redis, tmp_path: Path) -> None:
+    redis_server.flush()
+    [client] = redis_server.clients()
+    client.acl_setuser(
+        "hashes", enabled=True, passwords=["+word"], keys=["*"], categories=["-@all", "+@hash", "+@connection"]
+    )
+    place = redis_server.connection_string.partition(",")[0]
+    store = {"type": "redis", "connection_string": f"{place},username=hashes,password=word"}
+    world = World(tmp_path, {"n": pl.Int64}, key=pl.Int64, store=store)
+    try:
+        world.publish({"user_id": [1, 2], "n": [10, 20]}, T)
+        assert world.by_ours() == 2
+        stored = redis_server.dump()
+        world.by_ours([world.publish({"user_id": [1], "n": [11]}, T - SECOND)])
+        assert (len(stored), redis_server.dump()) == (2, stored)
+    finally:
+        client.acl_deluser("hashes")
 
 
 def test_batches_add_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,15 +24,19 @@ from engine.sinks.online.config import StoreConfig
 from engine.types import redact
 
 _SENT = 4_000  # commands before their replies are read
+_UNREAD = 2  # times so many, whose replies wait: a reader that is late does not keep the server waiting
 _SECONDS = 15  # to connect
+_SIZES = 1_024  # in bytes; of arguments smaller than that, the texts of all sizes are made at once
+_NEVER = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
 class _Commands:
-    """For a node, or the one server: commands as Arrow arrays of bytes, and microseconds, of each row."""
+    """For a node, or the one server: keys and commands as Arrow arrays of bytes, and microseconds, of each row."""
 
+    view: str
     node: Any
-    asking: Any
+    keys: Any
     storing: Any
     moments: Any
 
@@ -52,6 +56,7 @@ class Store:
             raise MissingExtra("redis", "redis", "loading a Redis online store") from None
         self.config = config
         self._failures: tuple[type[Exception], ...] = (redis.RedisError, OSError, TypeError, ValueError)
+        self._refused: type[Exception] = redis.ResponseError
         hosts, parameters = config.connection
         self._where = ", ".join(hosts)
         self._cluster = config.options.get("redis_type") == "redis_cluster"
@@ -59,6 +64,8 @@ class Store:
         ttl = config.options.get("key_ttl_seconds")
         self._ttl = str(int(ttl)).encode() if ttl else b""
         self._connections: dict[Any, tuple[Any, Any]] = {}
+        self._alone: dict[Any, int] = {}  # of each node, how many keys we put there; -1: it has others too
+        self._latest: dict[Any, int] = {}  # of each node and view, the last moment that we put there
         with self._worded():
             places: list[dict[str, Any]] = [
                 dict(zip(("host", "port"), host.split(":"), strict=False)) for host in hosts
@@ -91,7 +98,7 @@ class Store:
         found = []
         for node, places in self._by_node(stored):
             mine = (stored, rows) if len(places) == len(stored) else (stored.take(indices(places)), rows[places])
-            found.append(_Commands(node, *self._commands(view, *mine)))
+            found.append(_Commands(view.name, node, *self._commands(view, *mine)))
         return found
 
     def write(self, prepared: list[_Commands]) -> None:
@@ -101,14 +108,21 @@ class Store:
                 self._write(self._connection(commands.node), commands)
 
     def _write(self, connection: Any, commands: _Commands) -> None:
-        """Each part is asked for before the one before it is stored, so that the server always has some work."""
-        parts = [slice(start, start + _SENT) for start in range(0, len(commands.asking), _SENT)]
+        """Parts are sent before the replies to those before them are read, so that the server always has work."""
+        parts = [slice(start, start + _SENT) for start in range(0, len(commands.keys), _SENT)]
+        if self._nothing_newer(connection, commands):
+            for i, part in enumerate(parts):
+                _send(connection, commands.storing[part])
+                if i >= _UNREAD:
+                    _replies(connection, len(commands.keys[parts[i - _UNREAD]]))
+            _replies(connection, len(commands.keys[_SENT * max(0, len(parts) - _UNREAD) :]))
+            return
         expected = 0
         for i, part in enumerate(parts):
             if not i:
-                _send(connection, commands.asking[part])
+                _send(connection, _asking(commands, part))
             if i + 1 < len(parts):
-                _send(connection, commands.asking[parts[i + 1]])
+                _send(connection, _asking(commands, parts[i + 1]))
             storing, moments = commands.storing[part], commands.moments[part]
             newer = moments >= _moments_in(_replies(connection, len(moments)))
             if not newer.all():
@@ -119,18 +133,42 @@ class Store:
             expected = len(storing) * (2 if self._ttl else 1)
         _replies(connection, expected)
 
+    def _nothing_newer(self, connection: Any, commands: _Commands) -> bool:
+        """Whether no row needs to be asked for: all keys of the database are ours, and none was put there later.
+
+        What a batch finds, its size alone tells. Whoever else writes the same rows while a batch is written may lose,
+        as between any question and its answer, and as with Feast.
+        """
+        node = commands.node.name if commands.node is not None else None
+        mine = self._alone.get(node, 0)
+        if mine < 0 or self._ttl or not len(commands.keys):  # what expires makes room for what is not ours
+            return False
+        connection.send_command("DBSIZE")
+        try:
+            [there] = _replies(connection, 1)
+        except self._refused:  # not everyone may, and not every proxy can
+            there = -1
+        least = self._latest.get((node, commands.view), _NEVER)
+        if there != mine or commands.moments.min() < least:
+            self._alone[node] = -1
+            return False
+        self._alone[node] = mine + len(commands.keys)
+        self._latest[node, commands.view] = int(commands.moments.max())
+        return True
+
     def _commands(self, view: OfflineView, stored: Any, rows: pl.DataFrame) -> tuple[Any, Any, Any]:
-        """For each row what asks for the moment of the one that is stored, what stores it, and its own moment."""
+        """For each row its key, what stores it, and its moment."""
         count, size = len(stored), 2 + 2 * (len(view.features) + 1)
-        key, moment = _argument(stored), _argument(f"_ts:{view.name}".encode(), count)
-        asking = join(constant(b"*3\r\n$4\r\nHGET\r\n", count), key, moment)
-        parts = [constant(b"*%d\r\n$4\r\nHSET\r\n" % size, count), key]
-        parts += [moment, _argument(_moments(rows["event_timestamp"]))]
+        parts = _argument(b"*%d\r\n$4\r\nHSET\r\n" % size, stored)
+        moment = b"\r\n" + _constant(_moment(view.name))
+        parts += _argument(moment, _moments(rows["event_timestamp"]))
         for name, _ in view.features:
-            parts += [_argument(_field(view.name, name), count), _argument(values.encode(rows[name]))]
+            parts += _argument(b"\r\n" + _constant(_field(view.name, name)), values.encode(rows[name]))
+        end = b"\r\n"
         if self._ttl:
-            parts += [constant(b"*3\r\n$6\r\nEXPIRE\r\n", count), key, _argument(self._ttl, count)]
-        return asking, join(*parts), rows["event_timestamp"].cast(pl.Int64).to_numpy()
+            parts += _argument(end + b"*3\r\n$6\r\nEXPIRE\r\n", stored)
+            end += _constant(self._ttl)
+        return stored, join(*parts, constant(end, count)), rows["event_timestamp"].cast(pl.Int64).to_numpy()
 
     def stored(self, view: OfflineView) -> Iterator[Any]:
         """The keys of the view's entity, encoded, in Arrow arrays: all keys of the server are looked through."""
@@ -149,16 +187,16 @@ class Store:
     def remove(self, view: OfflineView, encoded: Any) -> int:
         """Removes the view's fields for these keys; those that other views have there stay. Gives for how many."""
         stored = join(encoded, constant(self.config.project.encode(), len(encoded)))
-        fields = [f"_ts:{view.name}".encode(), *(_field(view.name, name) for name, _ in view.features)]
+        fields = [_moment(view.name), *(_field(view.name, name) for name, _ in view.features)]
         count = 0
         with self._worded():
             for node, places in self._by_node(stored):
                 for start in range(0, len(places), _SENT):
                     part = stored.take(indices(places[start : start + _SENT]))
-                    head = constant(b"*%d\r\n$4\r\nHDEL\r\n" % (2 + len(fields)), len(part))
-                    names = [_argument(field, len(part)) for field in fields]
+                    head = b"*%d\r\n$4\r\nHDEL\r\n" % (2 + len(fields))
+                    names = b"\r\n" + b"".join(map(_constant, fields))
                     connection = self._connection(node)
-                    _send(connection, join(head, _argument(part), *names))
+                    _send(connection, join(*_argument(head, part), constant(names, len(part))))
                     count += sum(map(bool, _replies(connection, len(part))))
         return count
 
@@ -214,16 +252,35 @@ def _replies(connection: Any, count: int) -> list[Any]:
     return found
 
 
-def _argument(found: Any, count: int | None = None) -> Any:
-    """An argument of a Redis command: its size, and itself; for all rows the same, or each its own."""
-    if isinstance(found, bytes):
-        return constant(b"$%d\r\n%s\r\n" % (len(found), found), count or 0)
-    sizes = pl.Series("size", lengths(found))
-    if sizes.n_unique() == 1:
-        head = constant(b"$%d\r\n" % sizes[0], len(found))
+def _asking(commands: _Commands, part: slice) -> Any:
+    """What asks for the moments that are stored."""
+    found = commands.keys[part]
+    end = b"\r\n" + _constant(_moment(commands.view))
+    return join(*_argument(b"*3\r\n$4\r\nHGET\r\n", found), constant(end, len(found)))
+
+
+def _constant(value: bytes) -> bytes:
+    """An argument of a Redis command."""
+    return b"$%d\r\n%s\r\n" % (len(value), value)
+
+
+def _argument(before: bytes, found: Any) -> list[Any]:
+    """What comes before an argument, its size, and itself, but not the end of its line, as arrays to be joined."""
+    sizes = lengths(found)
+    most = int(sizes.max(initial=0))
+    if most == sizes.min(initial=most):
+        head = constant(b"%s$%d\r\n" % (before, most), len(found))
+    elif most < _SIZES:
+        head = to_arrow(pl.Series([b"%s$%d\r\n" % (before, size) for size in range(most + 1)])).take(indices(sizes))
     else:
-        head = to_arrow(pl.select(pl.format("${}\r\n", sizes)).to_series().cast(pl.Binary))
-    return join(head, found, constant(b"\r\n", len(found)))
+        texts = pl.select(pl.format("${}\r\n", pl.Series("size", sizes))).to_series().cast(pl.Binary)
+        return [constant(before, len(found)), to_arrow(texts), found]
+    return [head, found]
+
+
+def _moment(view: str) -> bytes:
+    """The field of a view's event timestamp."""
+    return f"_ts:{view}".encode()
 
 
 def _field(view: str, feature: str) -> bytes:
@@ -246,7 +303,7 @@ def _moments(column: pl.Series) -> Any:
 
 def _moments_in(stored: list[Any]) -> Any:
     """In microseconds; of what is not stored the least there is."""
-    known: dict[bytes | None, int] = {None: np.iinfo(np.int64).min}
+    known: dict[bytes | None, int] = {None: _NEVER}
     for found in set(stored) - {None}:
         known[found] = _microseconds(found)
     return np.fromiter((known[found] for found in stored), np.int64, len(stored))
