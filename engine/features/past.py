@@ -7,25 +7,30 @@ held is a number per key and per entity row, whatever the number of files.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from engine.features.placed import Placed
 from engine.frames import column, exactly, reading
 from engine.moments import to_moment
 
 CREATED = "created_timestamp"
 ROW, TIME, CODE, AT = "_row", "_time", "_code", "_at"  # columns of our own; keys are 0, 1 …
-BATCH = 1_000_000  # rows of files that are looked at together
+BATCH = 500_000  # rows of files that are looked at together, while as many are being read
 _THREADS = 2  # files that are read at the same time
-_SHIFT = 1 << 32  # a place is the file's number × this + the row's number in it
+_BITS = 32
+_SHIFT = 1 << _BITS  # a place is the file's number × this + the row's number in it
 _NO_TTL = 1 << 62
+NOWHERE = np.int64(-1)  # the place where nothing held
+Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Keyed(Protocol):
 
 
 _Piece = tuple[int, Part, int, int]  # of a file: its number, itself, the first row, how many
+_Joined = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # rows of it, and their codes
 
 
 def narrow(past: Keyed, schema: pl.Schema, timestamp: str) -> list[pl.Expr]:
@@ -137,15 +143,46 @@ def looked_up(rows: pl.DataFrame, past: Past, schema: pl.Schema) -> tuple[pl.Dat
         schema: of the entity rows that they come from.
     """
     keys = list(map(str, range(len(past.keys))))
-    known = rows.with_row_index(ROW).drop_nulls()
-    codes = known.select(keys).unique().with_row_index(CODE)
-    known = known.join(codes, on=keys).select(ROW, CODE, TIME).sort(TIME)
-    at = Sweep(past, codes, schema).places(known[CODE], known[TIME])
-    return values(past, at, known[ROW], rows.height), at.count()
+    known = rows.drop_nulls()
+    with ThreadPoolExecutor(1) as beside:
+        moments = beside.submit(Moments, past, known[TIME].to_numpy())
+        numbered = known.select(keys).with_row_index(ROW).group_by(keys).agg(ROW).with_row_index(CODE)
+        codes = np.empty(known.height, np.int64)
+        codes[numbered[ROW].explode().to_numpy()] = np.repeat(
+            np.arange(numbered.height), numbered[ROW].list.len().to_numpy()
+        )
+        places = Sweep(past, numbered.drop(ROW), schema).places(codes, moments.result())
+    if known.height < rows.height:
+        every = np.full(rows.height, NOWHERE)
+        every[rows.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()] = places
+        places = every
+    return values(past, places), int(np.count_nonzero(places != NOWHERE))
+
+
+class Moments:
+    """Moments of entity rows, by the files that they lie between.
+
+    Attributes:
+        moments: microseconds.
+        order: of the rows, such that those before the first file come first, then those before the second one …
+        ends: per number of files, how many rows have no more than that before them.
+    """
+
+    def __init__(self, past: Past, moments: npt.NDArray[np.int64]) -> None:
+        self.moments = moments
+        before = np.searchsorted([part.as_of for part in past.parts], moments, side="right")
+        self.order = _by_number(before)
+        self.ends = np.bincount(before, minlength=len(past.parts) + 1).cumsum()
+
+    def firsts(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+        """The numbers of files that rows have before them, ascending, and the first moment of each."""
+        starts = np.concatenate([[0], self.ends[:-1]])
+        numbers = np.flatnonzero(self.ends > starts)
+        return numbers, np.minimum.reduceat(self.moments[self.order], starts[numbers])
 
 
 class Sweep:
-    """A view's files on their way past entity rows that come in time order.
+    """A view's files on their way past entity rows.
 
     Args:
         codes: the keys that will be asked for, and a number for each, from 0.
@@ -157,116 +194,123 @@ class Sweep:
         self._keys = [
             comparable(column(name), dtype, schema[past.columns.get(name, name)]) for name, dtype in past.keys.items()
         ]
-        self._as_of = [part.as_of for part in past.parts]
-        self._state = pl.repeat(None, codes.height, dtype=pl.Int64, eager=True)
+        self._as_of = np.array([part.as_of for part in past.parts], np.int64)
+        self._state = np.full(codes.height, NOWHERE)
         self._next = 0
 
-    def places(self, codes: pl.Series, moments: pl.Series) -> pl.Series:
-        """Where the values of each row lie; null where nothing held.
+    def places(self, codes: npt.NDArray[np.int64], passing: Moments) -> Places:
+        """Where the values of each row lie.
 
         Args:
-            moments: microseconds, ascending, and none before those of an earlier call.
+            passing: the rows' moments, none before those of an earlier call.
         """
+        mine = codes[passing.order]
         found, done = [], 0
-        for part, places in self._matched(moments):
-            start = int(moments.search_sorted(self._as_of[part], side="left"))
-            found.append(self._state.gather(codes[done:start]))
+        for part, held, at in self._matched(passing):
+            start = int(passing.ends[part])
+            found.append(self._state[mine[done:start]])
             done = max(done, start)
-            self._state = self._state.scatter(places[CODE], places[AT])
-        found.append(self._state.gather(codes[done:]))
-        at = pl.concat(found)
-        if self._past.ttl is None or not self._as_of:
-            return at
-        since = pl.Series(self._as_of, dtype=pl.Int64).gather(at // _SHIFT)
-        return at.set(moments - since > min(self._past.ttl, _NO_TTL), None)
+            self._state[held] = at
+        found.append(self._state[mine[done:]])
+        places = np.empty(len(codes), np.int64)
+        places[passing.order] = np.concatenate(found)
+        ttl = self._past.ttl
+        if ttl is not None and len(places) and len(self._as_of) and passing.moments.max() - self._as_of[0] > ttl:
+            since = self._as_of[places >> _BITS]
+            places[passing.moments - since > min(ttl, _NO_TTL)] = NOWHERE
+        return places
 
-    def _matched(self, moments: pl.Series) -> Iterator[tuple[int, pl.DataFrame]]:
-        """The rows of files, by file, that have one of the keys; each file that can matter, once."""
-        if moments.is_empty():
+    def _matched(self, passing: Moments) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """By file the codes that it has, and the places of their rows; each file that can matter, once."""
+        if not len(passing.moments):
             return
-        end = bisect_right(self._as_of, moments[-1])
-        needed = [i for i in range(self._next, end) if self._can_match(i, moments)]
-        self._next = max(self._next, end)
+        needed = self._needed(passing)
         keys = list(map(str, range(len(self._keys))))
-        last = None  # keys, and where they are among the codes: often those of the next file too
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for pieces in _batches([(i, self._past.parts[i]) for i in needed]):
-                reads = list(pool.map(lambda piece: self._read(*piece), pieces))
-                same = [
-                    read.select(keys).equals(before.select(keys)) if before is not None else False
-                    for before, read in zip([last[0] if last else None, *reads], reads, strict=False)
-                ]
-                fresh = [read for read, is_same in zip(reads, same, strict=True) if not is_same]
-                joined = iter(self._joined(fresh, keys))
-                for (number, *_), read, is_same in zip(pieces, reads, same, strict=True):
-                    if not is_same or last is None:
-                        last = read, next(joined)
-                    yield number, last[1].select(CODE, read[AT].gather(last[1][ROW]))
+        last: tuple[pl.DataFrame, _Joined] | None = None  # the keys of a file are often those of the next one too
+        for pieces, reads in _read_ahead(_batches([(i, self._past.parts[i]) for i in needed]), self._read):
+            same = [
+                read.select(keys).equals(before.select(keys)) if before is not None else False
+                for before, read in zip([last[0] if last else None, *reads], reads, strict=False)
+            ]
+            fresh = [read for read, is_same in zip(reads, same, strict=True) if not is_same]
+            joined = iter(self._joined(fresh, keys))
+            for (number, _, start, _), read, is_same in zip(pieces, reads, same, strict=True):
+                if not is_same or last is None:
+                    last = read, next(joined)
+                rows, held = last[1]
+                if AT in read.columns:
+                    rows = read[AT].to_numpy()[rows]
+                yield number, held, rows + (number * _SHIFT + start)
 
-    def _joined(self, reads: Sequence[pl.DataFrame], keys: list[str]) -> list[pl.DataFrame]:
+    def _needed(self, passing: Moments) -> list[int]:
+        """The files, from where the last call ended, that rows of this one or of later ones can have values in."""
+        last = passing.moments.max()
+        end = int(np.searchsorted(self._as_of, last, side="right"))
+        needed = range(self._next, end)
+        self._next = max(self._next, end)
+        ttl = self._past.ttl
+        if ttl is None or not needed or last - self._as_of[0] <= ttl:
+            return list(needed)
+        numbers, firsts = passing.firsts()
+        return [
+            part
+            for part in needed
+            if int(self._as_of[part]) + ttl >= min(last, firsts[np.searchsorted(numbers, part + 1)])
+        ]
+
+    def _joined(self, reads: Sequence[pl.DataFrame], keys: list[str]) -> list[_Joined]:
         """Of each frame the rows that have one of the keys: their numbers in it, and the codes."""
         if not reads:
             return []
-        ends = pl.Series([0, *(read.height for read in reads)], dtype=pl.UInt32).cum_sum().to_list()
+        ends = np.cumsum([0, *(read.height for read in reads)])
         whole = pl.concat([read.select(keys) for read in reads]).with_row_index(ROW)
-        found = whole.join(self._codes, on=keys, maintain_order="left").select(ROW, CODE)
-        bounds = [int(found[ROW].search_sorted(end, side="left")) for end in ends]
+        found = whole.join(self._codes, on=keys, maintain_order="left").select(pl.col(ROW, CODE).cast(pl.Int64))
+        rows, codes = found[ROW].to_numpy(), found[CODE].to_numpy()
+        bounds = np.searchsorted(rows, ends)
         starts = zip(ends, bounds, bounds[1:], strict=False)
-        return [found[low:high].with_columns(pl.col(ROW) - end) for end, low, high in starts]
+        return [(rows[low:high] - end, codes[low:high]) for end, low, high in starts]
 
-    def _can_match(self, part: int, moments: pl.Series) -> bool:
-        """Whether a row lies within the ttl of a file; also one to come, which is not before the last."""
-        if self._past.ttl is None:
-            return True
-        first = int(moments.search_sorted(self._as_of[part], side="left"))
-        until = self._as_of[part] + self._past.ttl
-        return bool(until >= moments[first] or until >= moments[-1])
-
-    def _read(self, number: int, part: Part, start: int, count: int) -> pl.DataFrame:
+    def _read(self, piece: _Piece) -> pl.DataFrame:
+        """The keys of a piece of a file, and the numbers of the rows where their order is another one."""
+        _, part, start, count = piece
         with reading_part(part) as path:
             frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
             frame = frame.with_columns(column(name).cast(dtype) for name, dtype in self._past.keys.items())
             keys = [key.alias(str(i)) for i, key in enumerate(self._keys)]
-            place = (pl.int_range(pl.len(), dtype=pl.Int64) + (number * _SHIFT + start)).alias(AT)
             if part.alike:
-                return frame.slice(start, count).select(*keys, place).collect(engine="in-memory")
-            created = column(CREATED).alias(TIME)
-            read = frame.select(*keys, place, created).collect(engine="in-memory")
+                return frame.slice(start, count).select(keys).collect(engine="in-memory")
+            place = pl.int_range(pl.len(), dtype=pl.Int64).alias(AT)
+            read = frame.select(*keys, place, column(CREATED).alias(TIME)).collect(engine="in-memory")
             return read.sort(TIME, maintain_order=True).drop(TIME)
 
 
-def values(past: Past, at: pl.Series, rows: pl.Series, count: int) -> pl.DataFrame:
-    """``count`` rows of features; what lies at the place ``at[i]`` stands in row ``rows[i]``, others are null."""
-    hits = pl.DataFrame({ROW: rows, AT: at}).drop_nulls()
-    parts = hits[AT] // _SHIFT
-    if not parts.is_sorted():  # it is where entity rows in the order of time find all in the newest file
-        hits = hits.sort(AT)
-        parts = hits[AT] // _SHIFT
-    wanted, placed, start = [], [], 0
-    for length, number in parts.rle().struct.unnest().iter_rows():
-        part, mine = past.parts[number], hits[start : start + length]
+def values(past: Past, places: Places) -> pl.DataFrame:
+    """The features that lie at the places, null where there is none."""
+    numbers = (places >> _BITS) + 1
+    order, counts = _by_number(numbers), np.bincount(numbers)
+    wanted: list[tuple[Part, int, int, Places, npt.NDArray[np.intp]]] = []
+    placed = Placed(past.features, len(places))
+    start = 0
+    for number, count in enumerate(counts.tolist(), start=-1):
+        mine = order[start : start + count]
+        start += count
+        if number < 0 or not count:
+            continue
+        part, at = past.parts[number], places[mine] - number * _SHIFT
         past.used.add(number)
-        start += length
         for _, _, first, size in _pieces(number, part):
-            inside = mine.with_columns(pl.col(AT) % _SHIFT - first)
-            if size < part.rows:
-                inside = inside.filter(pl.col(AT).is_between(0, size - 1))
-            if inside.height:
-                wanted.append((part, first, size, inside[AT]))
-                placed.append(inside[ROW])
-    if not wanted:
-        return pl.DataFrame(schema=dict(past.features)).clear(count)
+            inside = np.flatnonzero((at >= first) & (at < first + size)) if size < part.rows else slice(None)
+            if len(at[inside]):
+                wanted.append((part, first, size, at[inside] - first, mine[inside]))
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = list(pool.map(lambda piece: _read_values(past, *piece), wanted))
-    table = pl.concat(found, rechunk=True)  # gathering from pieces is slower than putting them together
-    found.clear()
-    order = pl.repeat(None, count, dtype=pl.UInt32, eager=True)
-    order = order.scatter(pl.concat(placed), pl.int_range(table.height, dtype=pl.UInt32, eager=True))
-    return table.select(column(name).gather(order) for name in past.features)
+        list(pool.map(lambda piece: _put_values(past, *piece, placed=placed), wanted))
+    return placed.frame()
 
 
-def _read_values(past: Past, part: Part, start: int, count: int, rows: pl.Series) -> pl.DataFrame:
-    """Of a piece of a file the features of some rows."""
+def _put_values(
+    past: Past, part: Part, start: int, count: int, at: Places, rows: npt.NDArray[np.intp], *, placed: Placed
+) -> None:
+    """Puts the features of some rows of a piece of a file in the places of the rows that want them."""
     with reading_part(part) as path:
         frame = pl.scan_parquet(path, hive_partitioning=False, glob=False)
         schema = frame.collect_schema()
@@ -278,8 +322,13 @@ def _read_values(past: Past, part: Part, start: int, count: int, rows: pl.Series
             else exactly(name, dtype)
             for name, dtype in past.features.items()
         ]
-        found: pl.DataFrame = frame.slice(start, count).select(wanted).collect(engine="in-memory")[rows]
-        return found
+        placed.put(frame.slice(start, count).select(wanted).collect(engine="in-memory"), at, rows)
+
+
+def _by_number(numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]:
+    """The order that brings equal numbers together, lower ones first, and changes nothing else."""
+    small = numbers.astype(np.uint16) if not len(numbers) or numbers.max() < 2**16 else numbers  # sorted by radix
+    return np.argsort(small, kind="stable")
 
 
 @contextmanager
@@ -313,3 +362,18 @@ def _batches(parts: Sequence[tuple[int, Part]]) -> Iterator[list[_Piece]]:
         before += piece[3]
     if batch:
         yield batch
+
+
+def _read_ahead(
+    batches: Iterator[list[_Piece]], read: Callable[[_Piece], pl.DataFrame]
+) -> Iterator[tuple[list[_Piece], list[pl.DataFrame]]]:
+    """Batches and what was read of them, while the next one is being read."""
+    waiting: list[tuple[list[_Piece], list[Future[pl.DataFrame]]]] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for pieces in batches:
+            waiting.append((pieces, [pool.submit(read, piece) for piece in pieces]))
+            if len(waiting) > 1:
+                earlier, futures = waiting.pop(0)
+                yield earlier, [future.result() for future in futures]
+        for pieces, futures in waiting:
+            yield pieces, [future.result() for future in futures]

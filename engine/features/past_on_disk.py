@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from engine.features.past import AT, CODE, ROW, TIME, Past, Sweep, values
+from engine.features.past import CODE, NOWHERE, ROW, TIME, Moments, Past, Sweep, values
 from engine.frames import column
 
 _KEY_BYTES = 64  # that a key takes while rows are looked up, about
@@ -81,12 +82,13 @@ class LookUp:
             ranges.setdefault(file.stem.split("-")[2], []).append(file)
         for bucket, mine in ranges.items():
             for i, rows in enumerate(self._fitting(mine)):
-                coded = rows.sort(TIME).join(codes, on=self._keys, maintain_order="left")
-                at = sweep.places(coded[CODE], coded[TIME])
-                hits = pl.DataFrame({ROW: coded[ROW], AT: at}).drop_nulls()
-                every = pl.int_range(hits.height, dtype=pl.UInt32, eager=True)
-                found = values(self._past, hits[AT], every, hits.height)
-                found = found.with_columns(hits[ROW], (hits[ROW] // self._size).alias(_BUCKET))
+                coded = rows.join(codes, on=self._keys, maintain_order="left")
+                passing = Moments(self._past, coded[TIME].to_numpy())
+                at = sweep.places(coded[CODE].to_numpy().astype(np.int64), passing)
+                held = at != NOWHERE
+                hits = coded[ROW].filter(pl.Series(held))
+                found = values(self._past, at[held])
+                found = found.with_columns(hits, (hits // self._size).alias(_BUCKET))
                 for (part,), held in found.partition_by(_BUCKET, include_key=False, as_dict=True).items():
                     self._write(f"found-{part}-{number}-{bucket}-{i}", held)
             for file in mine:

@@ -74,7 +74,7 @@ HOMES = {
     "httpx": {"engine.sources.http", "engine.alerts"},
     "mmh3": {"engine.sinks.online.redis"},
     "numba": {"engine.drift.kernels", "engine.features.history.kernels"},
-    "numpy": {"engine.drift", "engine.features.history", "engine.profile", "engine.sinks.online"},
+    "numpy": {"engine.drift", "engine.features", "engine.profile", "engine.sinks.online"},
     "pydantic": {"engine.spec", "engine.offline_store", "engine.problems", "engine.config", "engine.plugin.kit"},
     "pydantic_core": {"engine.spec", "engine.sources.records"},  # records: its JSON parser
     "pymysql": {"engine.sources.mysql_session"},

@@ -200,14 +200,18 @@ def test_what_the_engine_published_is_looked_up_file_by_file(tmp_path: Path, mon
     from feast import FeatureStore
 
     read: list[Path] = []
-    values = past._read_values
-    monkeypatch.setattr(past, "_read_values", lambda p, part, *a: read.append(part.fetch()) or values(p, part, *a))
+    values = past._put_values
+    monkeypatch.setattr(
+        past, "_put_values", lambda p, part, *a, **k: read.append(part.fetch()) or values(p, part, *a, **k)
+    )
     store = FeatureStore(repo_path=str(world.repo.folder))
     frame = pd.DataFrame({"user_id": [1, 1, 2], "event_timestamp": [T, T + 2 * HOUR + timedelta(minutes=1), T]})
     job = store.get_historical_features(entity_df=frame, features=["all:n"])
     assert [row["n"] for row in rows_of(job)] == [0, 2, None]
     assert sorted(world.paths.index(path) for path in read) == [0, 2], "only files that hold something, in any order"
-    monkeypatch.setattr(past, "_read_values", lambda p, part, *a: _publish_again(world, part) or values(p, part, *a))
+    monkeypatch.setattr(
+        past, "_put_values", lambda p, part, *a, **k: _publish_again(world, part) or values(p, part, *a, **k)
+    )
     with pytest.raises(SinkError, match="published again meanwhile"):
         job.to_df()
 
