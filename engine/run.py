@@ -92,7 +92,7 @@ def run_pipeline(
         reread: sources to read from the beginning, whatever has landed of them.
 
     Raises:
-        ConfigError, UsageError: before anything is read.
+        ConfigError, UsageError: before anything is read; a feature service would be served what another fit makes.
         SourceError, DataError, SinkError, LedgerError: what earlier runs published stays as it was.
     """
     if resume and as_of is not None:
@@ -135,6 +135,10 @@ def execute(
                 where=str(plan.workdir),
                 fix="run again",
             )
+        if plan.feast and plan.feast.services:
+            from engine.served import check_served
+
+            check_served(plan, ledger, refit=refit)
         created = resume.created if resume else datetime.now(UTC)
         run_id = resume.run_id if resume else f"{compact(created)}-{uuid.uuid4().hex[:8]}"
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
@@ -381,7 +385,7 @@ class _Run:
             return None
         from engine.sinks.feast import FeatureRepo
 
-        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project)
+        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.pipeline)
 
     def _offline_views(self, views: Sequence[ViewPlan]) -> list[OfflineView]:
         from engine.registration import offline_view

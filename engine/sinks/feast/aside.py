@@ -35,7 +35,8 @@ class Aside(AbstractContextManager["Aside"]):
         """Has Feast imported, so that it is there when it is asked."""
         if self._process is None and "feast" not in sys.modules and not self._repo.is_loaded_by_feast:
             path = os.pathsep.join(p for p in sys.path if p)
-            command = [sys.executable, "-m", "engine.sinks.feast.aside", str(self._repo.folder), self._repo.project]
+            repo = [str(self._repo.folder), self._repo.project, self._repo.pipeline]
+            command = [sys.executable, "-m", "engine.sinks.feast.aside", *repo]
             self._process = subprocess.Popen(  # noqa: S603 - this module, by this Python
                 command,
                 stdin=subprocess.PIPE,
@@ -117,7 +118,7 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     with suppress(OSError):
         os.nice(5)  # whoever begins it has more urgent work
-    repo = FeatureRepo(Path(sys.argv[1]), sys.argv[2])
+    repo = FeatureRepo(Path(sys.argv[1]), *sys.argv[2:])
     repo.warm()
     for line in sys.stdin.buffer:
         try:
