@@ -69,7 +69,7 @@ def definitions(
                 "",
                 f"from feast import {', '.join(names)}",
                 "from feast.data_format import ParquetFormat",
-                f"from feast.types import {', '.join(types)}",
+                *([f"from feast.types import {', '.join(types)}"] if types else []),
                 "",
                 "# Feast stores absolute paths: a moved project needs `maestro run` or `feast apply` once.",
                 "HERE = Path(__file__).resolve().parent",

@@ -146,14 +146,16 @@ class FeatureRepo:
             there, wanted = self._registered(), declared(views, services, self.pipeline)
             found = differences(wanted, there, pending, self.pipeline)
             self._check(found, wanted, services)
-            hand = {o.name for o in there if o.kind == "entity" and not o.ours}
-            shared = sorted(hand & {o.name for o in wanted if o.kind == "entity"})
+            theirs = {o.name for o in there if o.kind == "entity" and not o.ours}
+            shared = sorted(theirs & {o.name for o in wanted if o.kind == "entity"})
             done = [d for d in found if d.what in ("added", "changed", "removed")]
             files = self._state(views, services, shared)
             is_same = bool(files) and self._stamped()[0] == files  # but for what others did to the registry
             self.write(views, services, shared)
             if done or not is_same:
-                self._register([(d.kind, d.name) for d in found if d.what == "removed"])
+                missing = {o.place for o in wanted if o.kind == "entity"} - {o.place for o in there}
+                hand = [o for o in wanted if o.place in missing and o.name in self._shared(())]
+                self._register([(d.kind, d.name) for d in found if d.what == "removed"], hand)
             if files := self._state(views, services, shared):
                 replace(self._stamp, "\n".join([files, self._registry_state(), *shared]))
         return done
@@ -178,14 +180,21 @@ class FeatureRepo:
                     fix=f"declare it again, or remove the {one.by} first",
                 )
 
-    def _register(self, gone: Collection[tuple[str, str]]) -> None:
-        """Has Feast register what the definitions define, and remove these."""
+    def _register(self, gone: Collection[tuple[str, str]], hand: Sequence[FeastObject]) -> None:
+        """Has Feast register what the definitions define, and remove what is gone.
+
+        Args:
+            hand: hand-written entities that have not been registered: without one, a key would be taken for a feature.
+        """
         with self._open("apply") as store:
-            from feast import Entity, FeatureService, FeatureView, FileSource
+            from feast import Entity, FeatureService, FeatureView, FileSource, ValueType
 
             names = runpy.run_path(str(self.definitions))
             kinds = Entity | FeatureView | FileSource | FeatureService
             objects: list[Any] = [o for o in names.values() if isinstance(o, kinds)]
+            for one in hand:
+                key, kind = one.fields["join_key"], ValueType[str(one.fields["value_type"])]
+                objects.append(Entity(name=one.name, join_keys=[str(key)], value_type=kind))
             there: dict[str, list[Any]] = {
                 "view": store.list_feature_views(tags=TAG),
                 "entity": store.list_entities(tags=TAG),
