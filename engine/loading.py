@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,6 +65,7 @@ def load_views(
     progress: Progress,
     full: bool = False,
     proof: int | None = PROVEN,
+    then: Callable[[], None] | None = None,
 ) -> list[Loaded]:
     """Loads what the online store does not hold yet of the published views; the caller holds the pipeline's lease.
 
@@ -72,6 +73,7 @@ def load_views(
         aside: Feast, for the proof.
         full: loads everything, whatever the ledger says.
         proof: how many entities per view are read back through Feast and compared; None is all, 0 none.
+        then: what is to be done between the two.
 
     Raises:
         SinkError: the store cannot be reached or written, or gives back other values; loading again goes on.
@@ -93,6 +95,8 @@ def load_views(
                     loading = _Loading(plan, ledger, store, identity, view, files, fetched, full=anew, whole=whole)
                     ran = loading.run(progress, older_wins=not config.own)
                     done.append((view, files[-1:] if whole else files, ran))
+        if then:
+            then()
         spill = plan.workdir / "spill"
         found = []
         for view, files, (fresh, rows, removed) in done:

@@ -366,19 +366,32 @@ class _Run:
     def _feast(self, repo: FeatureRepo, aside: Aside) -> None:
         from engine.registration import check_published, definitions_of
 
-        self.watch.step("feast", "register")
         found = definitions_of(self.plan, self.ledger, self.extraction.dtypes)
-        if not repo.is_applied(found.views, found.services):
-            for view in found.views:
-                check_published(self.plan, self.ledger, view)
-            aside.apply(found.views, found.services, found.pending)
-        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
-        if self.plan.feast and self.plan.feast.materialize:
-            from engine.loading import load_views
 
-            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, aside=aside, progress=self.watch)
-            reached("store.loaded")
-            self.report.feast["materialized"] = [view.to_dict() for view in loaded]
+        def register() -> None:
+            self.watch.step("feast", "register")
+            if not repo.is_applied(found.views, found.services):
+                for view in found.views:
+                    check_published(self.plan, self.ledger, view)
+                aside.apply(found.views, found.services, found.pending)
+
+        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
+        if not (self.plan.feast and self.plan.feast.materialize):
+            register()
+            return
+        from engine.loading import load_views
+
+        # Where nothing is registered, loading need not wait for Feast to be imported: nobody is served from what no
+        # registry names, and nothing in one can be in its way. If registering fails then, the next run registers.
+        loads_first = repo.is_new
+        if loads_first:
+            repo.write(found.views, found.services)
+        else:
+            register()
+        then = register if loads_first else None
+        loaded = load_views(self.plan, self.ledger, repo, self.plan.views, aside=aside, progress=self.watch, then=then)
+        reached("store.loaded")
+        self.report.feast["materialized"] = [view.to_dict() for view in loaded]
 
     def _repo(self) -> FeatureRepo | None:
         if self.plan.feast is None or self.plan.feast_repo is None:

@@ -222,6 +222,14 @@ class FeatureRepo:
         return self._stamp.exists()
 
     @property
+    def is_new(self) -> bool:
+        """Whether its registry is a local file that is not there yet, and its online store one that we load."""
+        if not (self.folder / "feature_store.yaml").exists():
+            return not (self.folder / "data/registry.db").exists()
+        config = read_config(self.folder)
+        return config.own and config.registry_file is not None and not config.registry_file.exists()
+
+    @property
     def is_loaded_by_feast(self) -> bool:
         """Whether its online store is written through Feast."""
         return (self.folder / "feature_store.yaml").exists() and not read_config(self.folder).own
