@@ -392,6 +392,7 @@ class _Run:
         loaded = load_views(self.plan, self.ledger, repo, self.plan.views, aside=aside, progress=self.watch, then=then)
         reached("store.loaded")
         self.report.feast["materialized"] = [view.to_dict() for view in loaded]
+        self.report.warnings += [f"{view.view}: {view.warning}" for view in loaded if view.warning]
 
     def _repo(self) -> FeatureRepo | None:
         if self.plan.feast is None or self.plan.feast_repo is None:
