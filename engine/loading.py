@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,9 +25,11 @@ from engine.sinks.online.config import read_config
 from engine.sinks.online.gone import remove_gone
 from engine.sinks.online.load import load
 from engine.sinks.online.newest import sample
+from engine.sinks.online.nulls import write_nulls
 from engine.sinks.online.store import Removing, Store, open_store
 from engine.types import iso, parse_moment
 
+log = logging.getLogger(__name__)
 PROVEN = 100  # entities that are read back after a load
 File = Mapping[str, Any]
 
@@ -40,7 +43,9 @@ class Loaded:
         rows: entities handed to the store now, also such as it has newer rows of; fewer than there are where a load
             went on that had been cut off.
         proven: entities read back through Feast and found equal to their newest published row.
-        removed: entities taken out of the store, since the newest file no longer has them.
+        removed: entities taken out of the store, since the newest file no longer has them; in stores that Feast
+            cannot take them out of, given nulls.
+        warning: what could not be done.
     """
 
     view: str
@@ -48,11 +53,13 @@ class Loaded:
     rows: int
     proven: int
     removed: int = 0
+    warning: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         counts = {"rows": self.rows, "proven": self.proven, "removed": self.removed}
-        return {"view": self.view, "as_of": [iso(t) for t in self.as_of], **counts}
+        told = {"warning": self.warning} if self.warning else {}
+        return {"view": self.view, "as_of": [iso(t) for t in self.as_of], **counts, **told}
 
 
 def load_views(
@@ -65,6 +72,7 @@ def load_views(
     progress: Progress,
     full: bool = False,
     proof: int | None = PROVEN,
+    then: Callable[[], None] | None = None,
 ) -> list[Loaded]:
     """Loads what the online store does not hold yet of the published views; the caller holds the pipeline's lease.
 
@@ -72,6 +80,7 @@ def load_views(
         aside: Feast, for the proof.
         full: loads everything, whatever the ledger says.
         proof: how many entities per view are read back through Feast and compared; None is all, 0 none.
+        then: what is to be done between the two.
 
     Raises:
         SinkError: the store cannot be reached or written, or gives back other values; loading again goes on.
@@ -87,15 +96,19 @@ def load_views(
                 if files:
                     progress.step("feast", view_plan.name)
                     view = published_view(plan, view_plan, files)
-                    whole = config.own and plan.keeps_newest_only(view_plan)
-                    identity = f"{config.identity}-newest" if whole else config.identity
+                    newest_only = plan.keeps_newest_only(view_plan)
+                    whole = config.own and newest_only
+                    kind = "newest" if whole else "nulls" if newest_only else ""
+                    identity = f"{config.identity}-{kind}" if kind else config.identity
                     anew = full or not store.holds(view)
-                    loading = _Loading(plan, ledger, store, identity, view, files, fetched, full=anew, whole=whole)
+                    loading = _Loading(plan, ledger, store, identity, view, files, fetched, full=anew, kind=kind)
                     ran = loading.run(progress, older_wins=not config.own)
-                    done.append((view, files[-1:] if whole else files, ran))
+                    done.append((view, files[-1:] if whole else files, ran, loading.warning))
+        if then:
+            then()
         spill = plan.workdir / "spill"
         found = []
-        for view, files, (fresh, rows, removed) in done:
+        for view, files, (fresh, rows, removed), warning in done:
             proven = 0
             if proof != 0:
                 progress.step("feast", f"{view.name}: proof")
@@ -105,7 +118,8 @@ def load_views(
                     all_of_it = new or files[-1:]
                 asked = None if proof is None else sample(view, fetched.paths(new or all_of_it), proof)
                 proven = aside.prove(view, fetched.paths(all_of_it), asked, plan.memory_limit, spill)
-            found.append(Loaded(view.name, tuple(parse_moment(f["as_of"]) for f in fresh), rows, proven, removed))
+            moments = tuple(parse_moment(f["as_of"]) for f in fresh)
+            found.append(Loaded(view.name, moments, rows, proven, removed, warning))
     return found
 
 
@@ -113,8 +127,11 @@ class _Loading:
     """One view on its way into the store.
 
     Args:
-        whole: whether the store is to hold just what the newest file has: older ones are not loaded then, and entities
-            that it lacks are removed.
+        kind: ``newest``: the store is to hold just what the newest file has: older ones are not loaded, and entities
+            that it lacks are removed; ``nulls``: these are given nulls; "": they stay.
+
+    Attributes:
+        warning: what could not be done.
     """
 
     def __init__(
@@ -128,9 +145,10 @@ class _Loading:
         fetched: _Files,
         *,
         full: bool,
-        whole: bool,
+        kind: str,
     ) -> None:
-        self.plan, self.ledger, self.store, self.whole = plan, ledger, store, whole
+        self.plan, self.ledger, self.store = plan, ledger, store
+        self.whole, self.nulls, self.warning = kind == "newest", kind == "nulls", ""
         self.fetched = fetched
         self.identity, self.view, self.files = identity, view, files
         self.last = ledger.load(plan.pipeline, view.name)
@@ -150,7 +168,8 @@ class _Loading:
             return [], 0, 0
         pipeline, view = self.plan.pipeline, self.view.name
         asked: dict[str, str | None] = {f["path"]: f["sha256"] for f in self.fresh}
-        held = {f["path"]: f["sha256"] for f in self.files[-1:]} if self.whole else {}
+        held = {f["path"]: f["sha256"] for f in self.files[-1:]} if self.whole or self.nulls else {}
+        known = dict(self.last["files"]) if self.last is not None else {}
         if self.whole and self.files[-1] not in self.fresh:
             self.ledger.loaded(pipeline, view, list(asked), held)
             return self.fresh, 0, 0
@@ -175,8 +194,38 @@ class _Loading:
             after=after,
             loaded=loaded,
         )
+        if self.nulls:
+            progress.step("feast", f"{view}: removal")
+            removed = self._give_nulls(known)
         self.ledger.loaded(pipeline, view, list(asked), held)
         return self.fresh, count, removed
+
+    def _give_nulls(self, known: Mapping[str, Any]) -> int:
+        """Gives nulls to what the newest file lacks of what was loaded now, or before it.
+
+        Args:
+            known: the newest file of the load before.
+        """
+        newest = self.files[-1]
+        if newest in self.fresh and known.get(newest["path"], newest["sha256"]) != newest["sha256"]:
+            self.warning = (
+                f"{newest['path']} was published again: entities that only its earlier version had stay in the online "
+                "store as they were, which cannot be asked what it holds"
+            )
+            log.warning("%s: %s", self.view.name, self.warning)
+        loaded = [f for f in self.files[:-1] if f["state"] == "loaded"][-1:] if newest in self.fresh else []
+        before = [f for f in self.files[:-1] if f in self.fresh or f in loaded]
+        if not before:
+            return 0
+        return write_nulls(
+            self.store,
+            self.view,
+            self.fetched.paths([newest])[0],
+            self.fetched.paths(before),
+            parse_moment(newest["as_of"]),
+            memory_limit=self.plan.memory_limit,
+            spill=self.plan.workdir / "spill",
+        )
 
     def _remove_gone(self) -> int:
         """Takes out of the store what the newest file lacks; the file loaded last tells what the store holds, as long

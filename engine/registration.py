@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from engine.access import opened
 from engine.errors import ConfigError, Problem, SinkError
+from engine.features.fit import Fit
 from engine.features.part_file import marks_in
 from engine.features.ways import FITS
 from engine.frames import reading
@@ -110,7 +111,7 @@ def repo_of(pipeline: Pipeline, plan: Plan) -> FeatureRepo:
             fix="add a section such as feast: {repo: ./feature_repo, project: NAME}, and run it",
         )
         raise ConfigError([pipeline.locate(problem)])
-    repo = FeatureRepo(plan.feast_repo, plan.feast.project)
+    repo = FeatureRepo(plan.feast_repo, plan.feast.project, plan.pipeline)
     repo.check()
     return repo
 
@@ -139,19 +140,22 @@ def definitions_of(plan: Plan, ledger: Ledger, dtypes: Mapping[str, Mapping[str,
     services = []
     for name, spec in plan.feast.services.items() if plan.feast else ():
         if spec.by_view.keys() <= known:
-            fits = {view: _fits(plan, published(plan, ledger, view), wanted) for view, wanted in spec.by_view.items()}
+            fits = {view: _fits(plan, ledger, view, wanted) for view, wanted in spec.by_view.items()}
             tags = {**spec.tags, **{f"{FITS}.{view}": json.dumps(marks) for view, marks in fits.items() if marks}}
             told = (spec.description or "", spec.owner or "", tuple(tags.items()))
-            services.append(Service(name, tuple(spec.by_view.items()), *told))
+            kept = tuple(f"{FITS}.{view}" for view in fits) if spec.refit == "refuse" else ()
+            services.append(Service(name, tuple(spec.by_view.items()), *told, kept))
         else:
             pending.add(("service", name))
     return Definitions(tuple(views), tuple(services), frozenset(pending))
 
 
-def _fits(plan: Plan, files: Sequence[Mapping[str, Any]], wanted: Sequence[str] | None) -> dict[str, str]:
-    """feature: the fit that the newest file has it by, of those that are fitted."""
+def _fits(plan: Plan, ledger: Ledger, view: str, wanted: Sequence[str] | None) -> dict[str, str]:
+    """feature: the fit that the newest file has it by, of those that are fitted; on values, if there were any."""
+    files, pinned = published(plan, ledger, view), ledger.fit(plan.pipeline, view)
     marks = (marks_in(footer_of(plan, str(files[-1]["path"]))) if files else None) or {}
-    return {name: mark for name, mark in marks.items() if wanted is None or name in wanted}
+    vague = Fit.from_dict(pinned[1]).vague if pinned else ()
+    return {name: mark for name, mark in marks.items() if (wanted is None or name in wanted) and name not in vague}
 
 
 def footer_of(plan: Plan, name: str) -> pq.FileMetaData:

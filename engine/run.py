@@ -92,7 +92,7 @@ def run_pipeline(
         reread: sources to read from the beginning, whatever has landed of them.
 
     Raises:
-        ConfigError, UsageError: before anything is read.
+        ConfigError, UsageError: before anything is read; a feature service would be served what another fit makes.
         SourceError, DataError, SinkError, LedgerError: what earlier runs published stays as it was.
     """
     if resume and as_of is not None:
@@ -135,6 +135,10 @@ def execute(
                 where=str(plan.workdir),
                 fix="run again",
             )
+        if plan.feast and plan.feast.services:
+            from engine.served import check_served
+
+            check_served(plan, ledger, refit=refit)
         created = resume.created if resume else datetime.now(UTC)
         run_id = resume.run_id if resume else f"{compact(created)}-{uuid.uuid4().hex[:8]}"
         log.info("run %s of %s begins", run_id, plan.pipeline, extra={"run_id": run_id, "pipeline": plan.pipeline})
@@ -362,26 +366,40 @@ class _Run:
     def _feast(self, repo: FeatureRepo, aside: Aside) -> None:
         from engine.registration import check_published, definitions_of
 
-        self.watch.step("feast", "register")
         found = definitions_of(self.plan, self.ledger, self.extraction.dtypes)
-        if not repo.is_applied(found.views, found.services):
-            for view in found.views:
-                check_published(self.plan, self.ledger, view)
-            aside.apply(found.views, found.services, found.pending)
-        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
-        if self.plan.feast and self.plan.feast.materialize:
-            from engine.loading import load_views
 
-            loaded = load_views(self.plan, self.ledger, repo, self.plan.views, aside=aside, progress=self.watch)
-            reached("store.loaded")
-            self.report.feast["materialized"] = [view.to_dict() for view in loaded]
+        def register() -> None:
+            self.watch.step("feast", "register")
+            if not repo.is_applied(found.views, found.services):
+                for view in found.views:
+                    check_published(self.plan, self.ledger, view)
+                aside.apply(found.views, found.services, found.pending)
+
+        self.report.feast = {"repo": str(repo.folder), "project": repo.project, "materialized": []}
+        if not (self.plan.feast and self.plan.feast.materialize):
+            register()
+            return
+        from engine.loading import load_views
+
+        # Where nothing is registered, loading need not wait for Feast to be imported: nobody is served from what no
+        # registry names, and nothing in one can be in its way. If registering fails then, the next run registers.
+        loads_first = repo.is_new
+        if loads_first:
+            repo.write(found.views, found.services)
+        else:
+            register()
+        then = register if loads_first else None
+        loaded = load_views(self.plan, self.ledger, repo, self.plan.views, aside=aside, progress=self.watch, then=then)
+        reached("store.loaded")
+        self.report.feast["materialized"] = [view.to_dict() for view in loaded]
+        self.report.warnings += [f"{view.view}: {view.warning}" for view in loaded if view.warning]
 
     def _repo(self) -> FeatureRepo | None:
         if self.plan.feast is None or self.plan.feast_repo is None:
             return None
         from engine.sinks.feast import FeatureRepo
 
-        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project)
+        return FeatureRepo(self.plan.feast_repo, self.plan.feast.project, self.plan.pipeline)
 
     def _offline_views(self, views: Sequence[ViewPlan]) -> list[OfflineView]:
         from engine.registration import offline_view

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from engine.sinks.feast import Difference
 
 _SIGNS = {"added": "+", "changed": "~", "removed": "-", "clash": "!", "used": "!", "foreign": " "}
-_TOLD = {
-    "clash": "somebody else's: apply will refuse",
-    "foreign": "somebody else's: stays",
-}
 
 
 def add(commands: Any) -> None:
@@ -69,11 +65,22 @@ def _show(found: Registry, options: argparse.Namespace, nothing: str) -> None:
 
 
 def _lines(found: Difference) -> list[str]:
-    why = f"the {found.by} of someone else's needs it: apply will refuse" if found.by else _TOLD.get(found.what)
+    why = _why(found)
     head = f"{_SIGNS[found.what]} {found.kind} {found.name}{f' ({why})' if why else ''}"
     if found.what not in ("changed", "clash"):
         return [head]
     return [head, *(f"    {c.field}: {_value(c.old)} → {_value(c.new)}" for c in found.changes)]
+
+
+def _why(found: Difference) -> str:
+    whose = f"the pipeline {found.owner}'s" if found.owner else "somebody else's"
+    if found.what == "foreign":
+        return f"{whose}: stays"
+    if found.what == "used":
+        return f"the {found.by} of someone else's needs it: apply will refuse"
+    if found.what == "clash":
+        return f"{f'the {found.by} has it otherwise' if found.by else whose}: apply will refuse"
+    return ""
 
 
 def _value(value: object) -> str:

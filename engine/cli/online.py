@@ -68,6 +68,8 @@ def _materialize(options: argparse.Namespace) -> int:
             what = f"loaded {view.rows:,} entities" if view.as_of else "nothing new"
             what += f", removed {view.removed:,}" if view.removed else ""
             show(f"{view.view}: {what}; {view.proven:,} read back and found equal")
+            if view.warning:
+                show(f"  warning: {view.warning}")
     return 0
 
 

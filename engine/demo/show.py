@@ -78,7 +78,7 @@ def _look_up(plan: Plan, folder: Path) -> str:
     from engine.sinks.feast import FeatureRepo
 
     assert plan.feast is not None and plan.feast_repo is not None  # noqa: S101, PT018 - the demo declares it
-    repo = FeatureRepo(plan.feast_repo, plan.feast.project)
+    repo = FeatureRepo(plan.feast_repo, plan.feast.project, plan.pipeline)
     [online] = repo.online(_VIEW, [_USER])
     published = pl.scan_parquet(Path(str(plan.output)) / _VIEW, hive_partitioning=False)
     rows = published.filter(pl.col("user_id") == _USER).sort("event_timestamp").collect()

@@ -55,6 +55,11 @@ class ColumnFit:
         return cls(**{**data, "steps": None if steps is None else tuple(steps)})
 
     @property
+    def is_learnt(self) -> bool:
+        """Whether anything was learnt of the column's values."""
+        return self.fill is not None or self.low is not None or bool(self.steps)
+
+    @property
     def is_categorical(self) -> bool:
         return bool(self.steps) and cast("Any", self.steps)[0]["step"] in CATEGORICAL
 
@@ -101,6 +106,19 @@ class Fit:
     def from_dict(cls, data: Mapping[str, Any]) -> Fit:
         columns = {name: ColumnFit.from_dict(column) for name, column in data["columns"].items()}
         return cls(data["handle_missing"], data["normalize"], columns)
+
+    @property
+    def vague(self) -> set[str]:
+        """The published columns that are fitted once they have values: there was none."""
+        found = {name: known for name, known in self.columns.items() if self._is_vague(known)}
+        return {column for name, known in found.items() for column in transform.names(name, known.steps or ())}
+
+    def _is_vague(self, known: ColumnFit) -> bool:
+        if self.handle_missing == "impute" and known.fill is None:
+            return True
+        if known.steps is not None:
+            return not all(map(transform.is_whole, known.steps))
+        return self.normalize is True and self.handle_missing == "keep" and known.low is None
 
     def unfitted(self, columns: Sequence[str], schema: pl.Schema, definitions: Mapping[str, str]) -> list[str]:
         """The columns that this fit says nothing of: new, defined anew, or without a value when it was made."""

@@ -27,6 +27,13 @@ class ServiceSpec(Spec):
     description: Text | None = None
     owner: Text | None = None
     tags: dict[Text, Text] = {}
+    refit: Annotated[
+        Literal["refuse", "follow"],
+        Field(
+            description="whether what it takes may be fitted or defined anew, and the model then be served other "
+            "numbers than it was trained on"
+        ),
+    ] = "refuse"
 
     @property
     def by_view(self) -> dict[str, tuple[str, ...] | None]:

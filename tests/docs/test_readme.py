@@ -21,6 +21,7 @@ from engine import load_pipeline, run_pipeline
 from engine.checks.declared import WARNINGS
 from engine.cli import main
 from engine.demo import world as demo
+from engine.errors import UsageError
 from engine.features import FeatureExtractor
 from engine.features.definition import Settings
 from engine.features.sets import roles_of, view_of
@@ -176,6 +177,17 @@ def test_the_definitions_example_runs_as_it_stands(
     for line in commands.splitlines():
         assert main(line.partition("#")[0].split()[1:]) == 0
     assert capsys.readouterr().out == "the registry is as declared\nnothing to change\n"
+
+
+def test_the_example_of_two_models_runs_as_it_stands(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    [both] = [block for block in blocks("yaml") if "leaving_v2" in block]
+    users = "users: {type: file, path: data/users.csv}, activities: {type: file, path: data/activities/*.parquet}"
+    (world / "pipeline.yaml").write_text(f"version: 1\nname: work\nsources: {{{users}}}\n{both}")
+    report = run_pipeline(load_pipeline("pipeline.yaml"), as_of="2025-10-04")
+    assert [view.fit_version for view in report.views] == [1, 1]
+    with pytest.raises(UsageError, match="the feature service leaving serves"):
+        run_pipeline(load_pipeline("pipeline.yaml"), as_of="2025-10-04", refit=True)
 
 
 def test_the_files_example_runs_as_it_stands(tmp_path: Path) -> None:
@@ -478,7 +490,7 @@ def test_the_offline_store_example_runs_as_it_stands(world: Path) -> None:
 
 
 def test_every_block_is_tested() -> None:
-    assert (len(blocks("yaml")), len(blocks("python"))) == (16, 8)
+    assert (len(blocks("yaml")), len(blocks("python"))) == (17, 8)
 
 
 def ran(code: str, world: Path) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ LAYERS = (
     ("checkpoints",),
     ("intake", "loading", "bulletin"),
     ("stages",),
-    ("outcome", "baselines", "registration"),
+    ("outcome", "baselines", "registration", "served"),
     ("access",),
     ("landing", "plan", "plugin", "upkeep", "alerts"),
     ("start",),
@@ -82,6 +82,7 @@ HOMES = {
     "rich": {"engine.report"},
     "obstore": {"engine.s3"},
     "sqlalchemy": {"engine.ledger"},
+    "typeguard": {"engine.sinks.feast.aside"},
     "yaml": {"engine.document"},
 }
 # The engine's common language; cli, plan, spec, config and the like do without.

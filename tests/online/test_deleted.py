@@ -12,14 +12,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from engine.online import materialize
-from engine.sinks.online import gone
+from engine.online import get, materialize
+from engine.sinks.online import gone, other
 from engine.sinks.online.config import read_config
 from engine.sinks.online.gone import remove_gone
+from engine.sinks.online.load import load
+from engine.sinks.online.nulls import write_nulls
 from engine.sinks.online.store import Removing, open_store
-from tests.online.test_materialize import DAY, FEAST, RAW, ROOT, own_repo
+from tests.online.test_materialize import DAY, FEAST, RAW, ROOT, elsewhere, own_repo  # noqa: F401 - a fixture
+from tests.online.world import EVERYTHING, World
 from tests.online.world import T as MOMENT
-from tests.online.world import World
 from tests.run.world import T, pipeline, run, write_world
 from tests.servers.redis import Redis
 
@@ -77,6 +79,55 @@ def test_a_deleted_entity_is_not_found_and_other_views_keep_theirs(tmp_path: Pat
     assert report.feast is not None
     assert [view["removed"] for view in report.feast["materialized"]] == [0, 0]
     assert found(tmp_path, "user_features", ["u3", "u4"]) == {"u3": True, "u4": False}
+
+
+def test_in_a_store_that_feast_removes_nothing_from_a_deleted_entity_has_nulls(elsewhere: Path) -> None:  # noqa: F811
+    def answer() -> list[Any]:
+        keys = ["u0", "u3", "u4"]
+        return [row["experience_years"] for row in get(pipeline(elsewhere, **sections(FEAST)), "user_features", keys)]
+
+    def sections(feast: dict[str, Any]) -> dict[str, Any]:
+        return {"features": RAW, "feast": feast}
+
+    write_world(elsewhere, users=users(5))
+    run(elsewhere, [T - DAY, T], **sections(FEAST))
+    write_world(elsewhere, users=users(3))
+    report = run(elsewhere, T + DAY, **sections(FEAST))
+    assert report.feast is not None
+    assert [v["removed"] for v in report.feast["materialized"]] == [2]
+    assert answer() == [1.0, None, None]
+    write_world(elsewhere, users=users(5))
+    run(elsewhere, T - 2 * DAY, **sections(FEAST))
+    assert answer() == [1.0, None, None], "an earlier one brings none back"
+    [whole] = materialize(pipeline(elsewhere, **sections(FEAST)), full=True, proof=None)
+    assert (whole.rows, whole.removed, whole.warning) == (5, 2, "")
+    assert answer() == [1.0, None, None]
+    write_world(elsewhere, users=users(4))
+    report = run(elsewhere, T + 2 * DAY, **sections(FEAST))
+    assert answer() == [1.0, 1.0, None], "one that is there again has its values"
+    assert report.warnings == []
+    write_world(elsewhere, users=users(3))
+    report = run(elsewhere, T + 2 * DAY, **sections(FEAST))
+    assert answer() == [1.0, 1.0, None]
+    assert [("was published again" in told) for told in report.warnings] == [True], "what cannot be known is told"
+    write_world(elsewhere, users=users(1))
+    run(elsewhere, T + 3 * DAY, **sections({**FEAST, "deleted": "keep"}))
+    assert answer() == [1.0, 1.0, 1.0], "once they are to stay, the last row of each is loaded"
+
+
+def test_nulls_of_every_type(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    before = world.publish(EVERYTHING)
+    newest = world.publish({"user_id": []}, as_of=MOMENT + DAY)
+    world.apply()
+    limits = {"memory_limit": "256MiB", "spill": tmp_path / "spill"}
+    (tmp_path / "spill").mkdir()
+    with other.Store(world.repo) as store:
+        load(store, world.view, [before], **limits)  # type: ignore[arg-type]
+        count = write_nulls(store, world.view, newest, [before], MOMENT + DAY, **limits)  # type: ignore[arg-type]
+    assert count == 6
+    rows = world.repo.online("all", EVERYTHING["user_id"])
+    assert {value for row in rows for name, value in row.items() if name != "user_id"} == {None}
 
 
 def test_an_as_of_published_again_and_one_of_earlier(tmp_path: Path, store: Redis | None) -> None:

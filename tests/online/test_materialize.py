@@ -228,8 +228,9 @@ print(materialize(pipeline(Path.cwd(), **SECTIONS), proof=0)[0].rows, "feast" in
     assert done.stdout == "3 False False\n", done.stderr
 
 
-def test_any_other_store_is_written_through_feast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that Feast finds by its class, and that lets older rows take the place of newer ones."""
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A world with a store that Feast finds by its class, and that lets older rows take the place of newer ones."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "elsewhere.py").write_text(
         "from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig\n\n\n"
@@ -242,11 +243,44 @@ def test_any_other_store_is_written_through_feast(tmp_path: Path, monkeypatch: p
     )
     write_world(tmp_path)
     own_repo(tmp_path, {"type": "elsewhere.ElsewhereOnlineStore", "path": "data/online_store.db"})
-    run(tmp_path, [T, T + DAY], **SECTIONS)
-    first = table(tmp_path)
+    return tmp_path
+
+
+def test_any_other_store_is_written_through_feast(elsewhere: Path) -> None:
+    run(elsewhere, [T, T + DAY], **SECTIONS)
+    first = table(elsewhere)
     assert {row[-2] for row in first} == {int((T + DAY).timestamp())}
-    run(tmp_path, T - DAY, **SECTIONS)
-    assert table(tmp_path) == first, "the older rows were not handed over alone"
+    run(elsewhere, T - DAY, **SECTIONS)
+    assert table(elsewhere) == first, "the older rows were not handed over alone"
+
+
+def test_what_is_loaded_before_it_is_registered_is_registered_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a first run; where there is a registry, it is asked first."""
+    from engine.sinks.feast.aside import Aside
+
+    def fails(*_: object) -> None:
+        raise SinkError("no", code="feast.apply", where="here", fix="none")
+
+    write_world(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Aside, "apply", fails)
+        with pytest.raises(SinkError, match="no"):
+            run(tmp_path, T, **SECTIONS)
+    stored = table(tmp_path)
+    assert stored
+    assert not (tmp_path / "repo" / "data" / "registry.db").exists()
+    report = run(tmp_path, T, **SECTIONS)
+    assert report.feast is not None
+    assert report.feast["materialized"][0]["proven"] == 3
+    stored = table(tmp_path)
+    changed = {**SECTIONS, "features": {"user_features": {**RAW["user_features"], "ttl": "1d"}}}
+    with monkeypatch.context() as patched:
+        patched.setattr(Aside, "apply", fails)
+        with pytest.raises(SinkError, match="no"):
+            run(tmp_path, T + DAY, **changed)
+    assert table(tmp_path) == stored
 
 
 # --- the commands ---

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.sinks.feast.definitions import TAG
+from engine.sinks.feast.definitions import OWNER, TAG
 from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import KEY_TYPES, OfflineView, entities_of, feast_type
 
@@ -25,12 +26,14 @@ class FeastObject:
         fields: its properties; of a view ``schema.FEATURE`` is the feature's type, of a service ``features.VIEW`` are
             those that it takes of a view.
         ours: whether the engine registered it, or would.
+        pipeline: whose it is then; "": it does not say, as an entity, which is any pipeline's that has views of it.
     """
 
     kind: str
     name: str
     fields: Mapping[str, Value] = field(default_factory=dict)
     ours: bool = True
+    pipeline: str = ""
 
     @property
     def place(self) -> tuple[str, str]:
@@ -56,7 +59,8 @@ class Difference:
             ``clash``: of others, under a name that is declared here; ``used``: ours, no longer declared, but what
             others registered needs it.
         changes: by field; of what is removed or foreign none.
-        by: what needs it, of ``used``.
+        by: what needs it, of ``used`` and of a clash about an entity.
+        owner: the pipeline whose it is, of what is another one's.
     """
 
     what: str
@@ -64,16 +68,18 @@ class Difference:
     name: str
     changes: tuple[Change, ...] = ()
     by: str = ""
+    owner: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         changes = [{"field": c.field, "old": c.old, "new": c.new} for c in self.changes]
         found = {"what": self.what, "kind": self.kind, "name": self.name, "changes": changes}
-        return {**found, "by": self.by} if self.by else found
+        more = {"by": self.by, "owner": self.owner}
+        return {**found, **{name: value for name, value in more.items() if value}}
 
 
-def declared(views: Sequence[OfflineView], services: Sequence[Service]) -> list[FeastObject]:
-    """The objects that ``definitions.py`` makes of them."""
+def declared(views: Sequence[OfflineView], services: Sequence[Service], pipeline: str = "") -> list[FeastObject]:
+    """The objects that a pipeline's ``definitions.py`` makes of them."""
     found = [
         FeastObject("entity", name, {"join_key": key, "value_type": dtype.upper()})
         for (name, key), dtype in entities_of(views).items()
@@ -81,7 +87,7 @@ def declared(views: Sequence[OfflineView], services: Sequence[Service]) -> list[
     for view in views:
         source = {"path": view.location, "s3_endpoint_override": view.endpoint, "format": "parquet"}
         stamps = {"timestamp_field": "event_timestamp", "created_timestamp_column": "created_timestamp"}
-        found.append(FeastObject("source", view.source, {**source, **stamps}))
+        found.append(FeastObject("source", view.source, {**source, **stamps}, pipeline=pipeline))
         facts: dict[str, Value] = {
             "entities": ", ".join(entity for entity, *_ in view.entities),
             "source": view.source,
@@ -93,11 +99,11 @@ def declared(views: Sequence[OfflineView], services: Sequence[Service]) -> list[
             **{f"schema.{name}": feast_type(view, name, dtype) for name, dtype in view.features},
         }
         notes = {f"about.{name}": text for name, text in view.notes}
-        found.append(FeastObject("view", view.name, {**facts, **schema, **notes, **_about(view)}))
+        found.append(FeastObject("view", view.name, {**facts, **schema, **notes, **_about(view)}, pipeline=pipeline))
     known = {view.name: [name for name, _ in view.features] for view in views}
     for service in services:
         taken = {f"features.{v}": ", ".join(known[v] if names is None else names) for v, names in service.features}
-        found.append(FeastObject("service", service.name, {**taken, **_about(service)}))
+        found.append(FeastObject("service", service.name, {**taken, **_about(service)}, pipeline=pipeline))
     return found
 
 
@@ -107,11 +113,11 @@ def registered(store: FeatureStore) -> list[FeastObject]:
         FeastObject("entity", e.name, {"join_key": e.join_key, "value_type": e.value_type.name}, _is_ours(e))
         for e in store.list_entities()
     ]
-    found += [FeastObject("source", s.name, _source(s), _is_ours(s)) for s in store.list_data_sources()]
-    found += [FeastObject("view", v.name, _view(v), _is_ours(v)) for v in store.list_all_feature_views()]
+    found += [FeastObject("source", s.name, _source(s), *_whose(s)) for s in store.list_data_sources()]
+    found += [FeastObject("view", v.name, _view(v), *_whose(v)) for v in store.list_all_feature_views()]
     for s in store.list_feature_services():
         taken = {f"features.{p.name}": ", ".join(f.name for f in p.features) for p in s.feature_view_projections}
-        found.append(FeastObject("service", s.name, {**taken, **_told(s)}, _is_ours(s)))
+        found.append(FeastObject("service", s.name, {**taken, **_told(s)}, *_whose(s)))
     return found
 
 
@@ -119,31 +125,70 @@ def differences(
     wanted: Sequence[FeastObject],
     there: Sequence[FeastObject],
     pending: Collection[tuple[str, str]] = (),
+    pipeline: str = "",
 ) -> list[Difference]:
-    """In what the registry differs from what is declared, by kind and name.
+    """In what the registry differs from what a pipeline declares, by kind and name.
+
+    What other pipelines registered is theirs, but for entities, which all share that mean the same by them.
 
     Args:
         pending: (kind, name) of what is declared and cannot be registered yet; it is left as it is.
     """
     by_place = {o.place: o for o in there}
     kept = {o.place for o in wanted}
+    others = [o for o in there if o.kind != "entity" and (not o.ours or o.pipeline not in ("", pipeline))]
     found = []
     for new in wanted:
         old = by_place.get(new.place)
         if old is None:
             found.append(Difference("added", new.kind, new.name, _changes({}, new.fields)))
-        elif not old.ours or old.name != new.name:
-            found.append(Difference("clash", new.kind, new.name, _changes(old.fields, new.fields)))
-        elif changes := _changes(old.fields, new.fields):
-            found.append(Difference("changed", new.kind, new.name, changes))
-    foreign = [o for o in there if not o.ours]
+            continue
+        changes, by = _changes(old.fields, new.fields), _user(others, old)
+        if new.kind == "entity":
+            if changes:
+                what = "changed" if old.ours and not by else "clash"
+                found.append(Difference(what, new.kind, new.name, changes, by if old.ours else ""))
+        elif not old.ours or old.name != new.name or old.pipeline not in ("", pipeline):
+            found.append(Difference("clash", new.kind, new.name, changes, owner=old.pipeline))
+        elif old.pipeline != pipeline or changes:
+            whose = (Change(f"tags.{OWNER}", None, pipeline),) if old.pipeline != pipeline else ()
+            found.append(Difference("changed", new.kind, new.name, (*changes, *whose)))
     for old in there:
         if old.place in kept or (old.kind, old.name) in pending:
             continue
-        user = next((o for o in foreign if _uses(o, old)), None) if old.ours else None
-        what = "foreign" if not old.ours else "used" if user else "removed"
-        found.append(Difference(what, old.kind, old.name, by=f"{user.kind} {user.name}" if user else ""))
+        by = _user(others, old)
+        if not old.ours or (old.kind != "entity" and old.pipeline != pipeline):
+            found.append(Difference("foreign", old.kind, old.name, owner=old.pipeline))
+        elif by and old.kind != "entity":
+            found.append(Difference("used", old.kind, old.name, by=by))
+        elif not by:
+            found.append(Difference("removed", old.kind, old.name))
     return sorted(found, key=lambda d: (KINDS.index(d.kind), d.name))
+
+
+def refitted(service: FeastObject, kept: Collection[str], changes: Sequence[Change]) -> dict[str, list[str]]:
+    """view: its features that a service would come to serve by another fit than it is registered with.
+
+    Args:
+        service: as it is declared.
+        kept: its tags that hold fits; see `Service`.
+    """
+    found: dict[str, list[str]] = {}
+    for change in changes:
+        tag = change.field.removeprefix("tags.")
+        if tag in kept and change.old:
+            view = tag.rpartition(".")[2]
+            now = json.loads(str(change.new or "{}"))
+            served = str(service.fields.get(f"features.{view}", "")).split(", ")
+            wrong = [name for name, mark in json.loads(str(change.old)).items() if name in served]
+            if wrong := [name for name in wrong if json.loads(str(change.old))[name] != now.get(name)]:
+                found[view] = wrong
+    return found
+
+
+def _user(others: Sequence[FeastObject], one: FeastObject) -> str:
+    """What of others' rests on an object; "": nothing."""
+    return next((f"{o.kind} {o.name}" for o in others if _uses(o, one)), "")
 
 
 def _uses(one: FeastObject, other: FeastObject) -> bool:
@@ -161,17 +206,21 @@ def _changes(old: Mapping[str, Value], new: Mapping[str, Value]) -> tuple[Change
 
 
 def _about(it: OfflineView | Service) -> dict[str, Value]:
-    tags = {f"tags.{name}": value for name, value in it.tags if name not in TAG}
+    tags = {f"tags.{name}": value for name, value in it.tags if name not in (*TAG, OWNER)}
     return {"description": it.description, "owner": it.owner, **tags}
 
 
 def _told(it: Any) -> dict[str, Value]:
-    tags = {f"tags.{name}": value for name, value in it.tags.items() if name not in TAG}
+    tags = {f"tags.{name}": value for name, value in it.tags.items() if name not in (*TAG, OWNER)}
     return {"description": it.description, "owner": it.owner, **tags}
 
 
 def _is_ours(it: Any) -> bool:
     return TAG.items() <= dict(it.tags).items()
+
+
+def _whose(it: Any) -> tuple[bool, str]:
+    return _is_ours(it), dict(it.tags).get(OWNER, "") if _is_ours(it) else ""
 
 
 def _source(source: Any) -> dict[str, Value]:

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import io
-import os
 import re
 import runpy
 import warnings
@@ -22,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from engine.errors import MaestroError, MissingExtra, SinkError
-from engine.sinks.feast.definitions import HEADER, MARK, TAG, definitions, literal
-from engine.sinks.feast.objects import Difference, declared, differences, registered
+from engine.sinks.feast.definitions import HEADER, TAG, author, definitions, literal
+from engine.sinks.feast.files import check_ours, is_ours, locked, own_definitions, replace
+from engine.sinks.feast.objects import Difference, FeastObject, declared, differences, refitted, registered
 from engine.sinks.feast.scan import defined
 from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView, check_files
@@ -51,15 +51,17 @@ class FeatureRepo:
     A ``feature_store.yaml`` that lies there and is not the engine's stays, and says where registry and online store
     are; without one, they lie in the repo's ``data`` folder. So do all other files and objects of others: the engine
     writes ``definitions.py``, or ``maestro_definitions.py`` beside one of somebody else's, and registers what that
-    defines.
+    defines. Of several pipelines with one repo each has its own file and its own objects; entities are shared.
 
     Attributes:
         folder: absolute path of the repo.
         project: Feast project.
+        pipeline: whose definitions are written and registered.
     """
 
     folder: Path
     project: str
+    pipeline: str = ""
 
     def check(self, views: Sequence[OfflineView] = (), services: Sequence[Service] = ()) -> None:
         """Finds out what would stop `apply` whatever is published; writes nothing, imports nothing.
@@ -67,18 +69,27 @@ class FeatureRepo:
         Raises:
             MissingExtra: Feast is not installed.
             SinkError: it is not a version that the engine knows; the repo is another project's, or one of its files
-                defines what is declared here; a dtype or a path has no place in Feast, or two views disagree about the
-                key of one entity.
+                defines what is declared here, and is no equal entity; a dtype or a path has no place in Feast, or two
+                views disagree about the key of one entity.
         """
         check_version()
-        self._files(views, services)
-        wanted = {(o.kind, o.name) for o in declared(views, services)}
-        for path, kind, name in defined(self.folder, MARK) if wanted else ():
-            if (kind, name) in wanted:
-                raise _clash(kind, name, str(path))
+        self._files(views, services, ())
+        wanted = {(o.kind, o.name): o for o in declared(views, services, self.pipeline)}
+        for other in defined(self.folder) if wanted else ():
+            one = wanted.get((other.kind, other.name))
+            if one is None or other.pipeline in ("", self.pipeline):
+                continue
+            unlike = [f"{name} {known}" for name, known in other.facts.items() if one.fields[name] != known]
+            if unlike or one.kind != "entity":
+                raise _clash(one, str(other.path), other.pipeline or "", unlike)
 
-    def write(self, views: Sequence[OfflineView], services: Sequence[Service] = ()) -> None:
+    def write(
+        self, views: Sequence[OfflineView], services: Sequence[Service] = (), shared: Collection[str] = ()
+    ) -> None:
         """Writes ``feature_store.yaml`` and the definitions, each as a whole or not at all.
+
+        Args:
+            shared: entities that are registered by hand.
 
         Raises:
             MissingExtra: as `check`.
@@ -87,8 +98,8 @@ class FeatureRepo:
         self.check(views, services)
         for view in views:
             check_files(view)
-        for path, text in self._files(views, services).items():
-            _replace(path, text)
+        for path, text in self._files(views, services, self._shared(shared)).items():
+            replace(path, text)
 
     def diff(
         self,
@@ -105,11 +116,13 @@ class FeatureRepo:
             SinkError, MissingExtra: as `check`; the registry cannot be read.
         """
         self.check(views, services)
-        wanted = declared(views, services)
+        return differences(declared(views, services, self.pipeline), self._registered(), pending, self.pipeline)
+
+    def _registered(self) -> list[FeastObject]:
         if not (self.folder / "feature_store.yaml").exists():
-            return differences(wanted, (), pending)
+            return []
         with self._open("read") as store:
-            return differences(wanted, registered(store), pending)
+            return registered(store)
 
     def apply(
         self,
@@ -124,13 +137,41 @@ class FeatureRepo:
 
         Raises:
             SinkError: as `write`; others have registered an object of the same name, or what rests on one that would
-                be removed: nothing is written then; Feast refuses the definitions.
+                be removed, or a service would come to serve what another fit made: nothing is written then; Feast
+                refuses the definitions.
             MissingExtra: Feast is not installed.
         """
-        found = self.diff(views, services, pending)
+        self.check(views, services)
+        with locked(self.folder):
+            there, wanted = self._registered(), declared(views, services, self.pipeline)
+            found = differences(wanted, there, pending, self.pipeline)
+            self._check(found, wanted, services)
+            theirs = {o.name for o in there if o.kind == "entity" and not o.ours}
+            shared = sorted(theirs & {o.name for o in wanted if o.kind == "entity"})
+            done = [d for d in found if d.what in ("added", "changed", "removed")]
+            files = self._state(views, services, shared)
+            is_same = bool(files) and self._stamped()[0] == files  # but for what others did to the registry
+            self.write(views, services, shared)
+            if done or not is_same:
+                missing = {o.place for o in wanted if o.kind == "entity"} - {o.place for o in there}
+                hand = [o for o in wanted if o.place in missing and o.name in self._shared(())]
+                self._register([(d.kind, d.name) for d in found if d.what == "removed"], hand)
+            if files := self._state(views, services, shared):
+                replace(self._stamp, "\n".join([files, self._registry_state(), *shared]))
+        return done
+
+    def _check(self, found: Sequence[Difference], wanted: Sequence[FeastObject], services: Sequence[Service]) -> None:
+        """That nothing that was found forbids to register."""
+        by_place = {(o.kind, o.name): o for o in wanted}
+        kept = {service.name: service.kept for service in services}
         for one in found:
             if one.what == "clash":
-                raise _clash(one.kind, one.name, str(self.folder / "feature_store.yaml"))
+                unlike = [f"{c.field} {c.old}" for c in one.changes]
+                raise _clash(by_place[one.kind, one.name], str(self.folder), one.owner, unlike, one.by)
+            if one.kind == "service" and one.what == "changed":
+                new = refitted(by_place[one.kind, one.name], kept[one.name], one.changes)
+                for view, features in new.items():
+                    raise served(one.name, view, ", ".join(features))
             if one.what == "used":
                 raise SinkError(
                     f"the {one.kind} {one.name} is no longer declared, and the {one.by} of someone else's needs it",
@@ -138,14 +179,22 @@ class FeatureRepo:
                     where=str(self.folder / "feature_store.yaml"),
                     fix=f"declare it again, or remove the {one.by} first",
                 )
-        self.write(views, services)
-        gone = {(d.kind, d.name) for d in found if d.what == "removed"}
+
+    def _register(self, gone: Collection[tuple[str, str]], hand: Sequence[FeastObject]) -> None:
+        """Has Feast register what the definitions define, and remove what is gone.
+
+        Args:
+            hand: hand-written entities that have not been registered: without one, a key would be taken for a feature.
+        """
         with self._open("apply") as store:
-            from feast import Entity, FeatureService, FeatureView, FileSource
+            from feast import Entity, FeatureService, FeatureView, FileSource, ValueType
 
             names = runpy.run_path(str(self.definitions))
             kinds = Entity | FeatureView | FileSource | FeatureService
             objects: list[Any] = [o for o in names.values() if isinstance(o, kinds)]
+            for one in hand:
+                key, kind = one.fields["join_key"], ValueType[str(one.fields["value_type"])]
+                objects.append(Entity(name=one.name, join_keys=[str(key)], value_type=kind))
             there: dict[str, list[Any]] = {
                 "view": store.list_feature_views(tags=TAG),
                 "entity": store.list_entities(tags=TAG),
@@ -154,24 +203,31 @@ class FeatureRepo:
             }
             gone_objects = [o for kind, known in there.items() for o in known if (kind, o.name) in gone]
             store.apply(objects, objects_to_delete=gone_objects, partial=False)
-        if state := self._state(views, services):
-            _replace(self._stamp, state)
-        return [d for d in found if d.what in ("added", "changed", "removed")]
 
     def is_applied(self, views: Sequence[OfflineView], services: Sequence[Service] = ()) -> bool:
         """Whether the registry is, byte for byte, what `apply` of the same left behind; Feast is not asked.
 
         Never of a registry that is not a local file.
         """
+        files, registry, *shared = self._stamped()
         try:
-            return self._stamp.read_text(encoding="ascii") == self._state(views, services)
-        except (OSError, ValueError):
+            is_same = bool(files) and files == self._state(views, services, shared)
+            return is_same and registry == self._registry_state()
+        except OSError:
             return False
 
     @property
     def was_applied(self) -> bool:
         """Whether `is_applied` may be so."""
         return self._stamp.exists()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its registry is a local file that is not there yet, and its online store one that we load."""
+        if not (self.folder / "feature_store.yaml").exists():
+            return not (self.folder / "data/registry.db").exists()
+        config = read_config(self.folder)
+        return config.own and config.registry_file is not None and not config.registry_file.exists()
 
     @property
     def is_loaded_by_feast(self) -> bool:
@@ -189,27 +245,40 @@ class FeatureRepo:
     @property
     def definitions(self) -> Path:
         """The file that the engine writes its definitions to."""
-        beside = self.folder / "maestro_definitions.py"
-        own = self.folder / "definitions.py"
-        return own if _is_ours(own) and (own.exists() or not beside.exists()) else beside
+        return own_definitions(self.folder, self.pipeline)
 
     @property
     def _stamp(self) -> Path:
-        return self.folder / ".maestro_applied"
+        return self.folder / (f".maestro_applied_{self.pipeline}" if self.pipeline else ".maestro_applied")
 
-    def _state(self, views: Sequence[OfflineView], services: Sequence[Service]) -> str:
-        """A fingerprint of the repo's files, its registry and who made it; empty where that is no local file."""
-        registry = read_config(self.folder).registry_file
-        if registry is None:
+    def _stamped(self) -> list[str]:
+        """Fingerprints of files and registry as the last `apply` left them, and the entities that it shared."""
+        try:
+            found = self._stamp.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError):
+            found = []
+        return found if len(found) > 1 else ["", ""]
+
+    def _state(self, views: Sequence[OfflineView], services: Sequence[Service], shared: Collection[str]) -> str:
+        """A fingerprint of the pipeline's files and of who made them; empty where they are not as they are to be, or
+        the registry is no local file."""
+        if not (self.folder / "feature_store.yaml").exists() or read_config(self.folder).registry_file is None:
             return ""
-        found = hashlib.sha256(repr([str(self.folder), feast_version(), self.project]).encode())
-        files = self._files(views, services)
+        found = hashlib.sha256(repr([str(self.folder), feast_version(), self.project, self.pipeline]).encode())
+        files = self._files(views, services, self._shared(shared))
         for path in (self.definitions, self.folder / "feature_store.yaml"):
-            if path in files and path.read_text(encoding="utf-8") != files[path]:
+            if not path.exists() or (path in files and path.read_text(encoding="utf-8") != files[path]):
                 return ""
-        for path in (self.definitions, self.folder / "feature_store.yaml", registry):
             found.update(hashlib.sha256(path.read_bytes()).digest())
         return found.hexdigest()
+
+    def _registry_state(self) -> str:
+        registry = read_config(self.folder).registry_file
+        return hashlib.sha256(registry.read_bytes()).hexdigest() if registry else ""
+
+    def _shared(self, registered: Collection[str]) -> set[str]:
+        """The entities that are hand-written: those registered so, and those in files."""
+        return {*registered, *(o.name for o in defined(self.folder) if o.kind == "entity" and o.pipeline is None)}
 
     def writer(self) -> Callable[[str, pl.DataFrame], None]:
         """What writes rows of a view into the online store through its ``online_write_batch``, whatever store it is.
@@ -273,13 +342,15 @@ class FeatureRepo:
             response = store.get_online_features(features=[f"{view}:{name}" for name in wanted], entity_rows=rows)
             return response.to_dict(include_event_timestamps=True), definition.join_keys, wanted
 
-    def _files(self, views: Sequence[OfflineView], services: Sequence[Service]) -> dict[Path, str]:
+    def _files(
+        self, views: Sequence[OfflineView], services: Sequence[Service], shared: Collection[str]
+    ) -> dict[Path, str]:
         path = self.definitions
-        _check_ours(path)
-        files = {path: definitions(views, services, self.folder.resolve(), self.project)}
+        check_ours(path)
+        files = {path: definitions(views, services, self.folder.resolve(), self.project, self.pipeline, shared)}
         configuration = self.folder / "feature_store.yaml"
-        if _is_ours(configuration):
-            return {configuration: self._configuration(any(view.url for view in views)), **files}
+        if is_ours(configuration):
+            return {configuration: self._configuration(any(view.url for view in views) or self._others_remote), **files}
         if (project := read_config(self.folder).project) != self.project:
             raise SinkError(
                 f"the feature repo is the project {project!r}, the pipeline's feast.project is {self.project!r}",
@@ -288,6 +359,12 @@ class FeatureRepo:
                 fix="name the same project in both, or choose another feast.repo",
             )
         return files
+
+    @property
+    def _others_remote(self) -> bool:
+        """Whether other pipelines' views lie in a store."""
+        others = [path for path in self.folder.glob("*.py") if author(path) not in (None, "", self.pipeline)]
+        return any('    path="s3://' in path.read_text(encoding="utf-8") for path in others)
 
     def _configuration(self, remote: bool) -> str:
         return "\n".join(
@@ -373,53 +450,46 @@ def check_version() -> None:
         )
 
 
-def _clash(kind: str, name: str, where: str) -> SinkError:
+def _clash(one: FeastObject, where: str, owner: str = "", unlike: Sequence[str] = (), by: str = "") -> SinkError:
+    """A name that is taken.
+
+    Args:
+        owner: the pipeline that has it; "": somebody else.
+        unlike: an entity's facts there, which differ.
+        by: what rests on it there, of an entity.
+    """
+    whose = f"which is the pipeline {owner}'s" if owner else "which is not maestro's"
+    whose = f"which the {by} has" if by else whose
+    if one.kind == "entity":
+        ours = ", ".join(f"{name} {value}" for name, value in one.fields.items())
+        whose += f" and differs: it has {', '.join(unlike)}; declared here is {ours}"
     ways = {
-        "entity": "name the view's key otherwise, or remove the other entity",
+        "entity": "give the key the same column and type in both, or name the view's key otherwise",
         "service": "name the service under feast.services otherwise",
     }
+    gone = f"; where {owner} is no more, or was this pipeline's name, remove its file and `feast delete` what it had"
     return SinkError(
-        f"there is a {kind} {name} already, which is not maestro's; nothing was changed",
+        f"there is {'an' if one.kind == 'entity' else 'a'} {one.kind} {one.name} already, {whose}; nothing was changed",
         code="feast.clash",
         where=where,
-        fix=f"{ways.get(kind, 'name the view otherwise')}, or choose another feast.project",
+        fix=f"{ways.get(one.kind, 'name the view otherwise')}, or choose another feast.project{gone if owner else ''}",
     )
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether the engine generated the file, or may: there is none."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.readline().startswith(MARK)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, UnicodeDecodeError):
-        return False
+def served(service: str, view: str, features: str) -> SinkError:
+    """The online store would give the model of a service other values than those that it was trained on."""
+    return SinkError(
+        f"the feature service {service} is registered with another fit of {features} of {view} than was published: its "
+        "model would be served other numbers than it was trained on",
+        code="fit.served",
+        where=f"feast.services.{service}",
+        fix=served_fix(service, view),
+    )
 
 
-def _check_ours(path: Path) -> None:
-    if not _is_ours(path):
-        raise SinkError(
-            "the file was not generated by maestro and is not overwritten",
-            code="feast.not_ours",
-            where=str(path),
-            fix="choose another feast.repo, or move the file away; hand-written definitions have room in other files",
-        )
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` at once; whoever reads sees the old file or the new one."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            staged.unlink()
-        raise SinkError(
-            f"cannot write the file: {error.strerror}",
-            code="feast.unwritable",
-            where=str(path),
-            fix="check that the folder of feast.repo can be written and has room",
-        ) from None
+def served_fix(service: str, view: str) -> str:
+    """What to do instead of fitting a view anew that a service serves."""
+    return (
+        f"leave {view} as it is, and declare a view such as {view}_v2 beside it, which gets a fit of its own, with a "
+        f"service of its own; or take {view} out of {service}; or allow it: feast.services.{service}.refit: follow"
+    )

@@ -14,7 +14,8 @@ class Service:
     Attributes:
         features: (view, its features) in order; None: all that the view has.
         description, owner: for people.
-        tags: the user's own.
+        tags: the user's own, and what says by which fits its features are served.
+        kept: those of the tags that hold such fits, as JSON by feature, and must not come to tell of others.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Service:
     description: str = ""
     owner: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    kept: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -31,4 +33,5 @@ class Service:
     def from_dict(cls, found: Mapping[str, Any]) -> Service:
         """A service from its dict."""
         features = tuple((view, None if names is None else tuple(names)) for view, names in found["features"])
-        return cls(**{**found, "features": features, "tags": tuple(map(tuple, found["tags"]))})
+        tags, kept = tuple(map(tuple, found["tags"])), tuple(found["kept"])
+        return cls(**{**found, "features": features, "tags": tags, "kept": kept})
