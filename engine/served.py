@@ -11,7 +11,7 @@ from engine.features.ways import FITS
 from engine.ledger import Ledger
 from engine.plan import Plan, ViewPlan
 from engine.sinks.feast import FeatureRepo
-from engine.sinks.feast.repo import served_fix
+from engine.sinks.feast.refusals import served_fix
 from engine.sinks.feast.scan import defined_in
 
 

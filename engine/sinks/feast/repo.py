@@ -24,6 +24,7 @@ from engine.errors import MaestroError, MissingExtra, SinkError
 from engine.sinks.feast.definitions import HEADER, TAG, author, definitions, literal
 from engine.sinks.feast.files import check_ours, is_ours, locked, own_definitions, replace
 from engine.sinks.feast.objects import Difference, FeastObject, declared, differences, refitted, registered
+from engine.sinks.feast.refusals import clash, served
 from engine.sinks.feast.scan import defined
 from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView, check_files
@@ -81,15 +82,10 @@ class FeatureRepo:
                 continue
             unlike = [f"{name} {known}" for name, known in other.facts.items() if one.fields[name] != known]
             if unlike or one.kind != "entity":
-                raise _clash(one, str(other.path), other.pipeline or "", unlike)
+                raise clash(one, str(other.path), other.pipeline or "", unlike)
 
-    def write(
-        self, views: Sequence[OfflineView], services: Sequence[Service] = (), shared: Collection[str] = ()
-    ) -> None:
+    def write(self, views: Sequence[OfflineView], services: Sequence[Service] = ()) -> None:
         """Writes ``feature_store.yaml`` and the definitions, each as a whole or not at all.
-
-        Args:
-            shared: entities that are registered by hand.
 
         Raises:
             MissingExtra: as `check`.
@@ -98,6 +94,10 @@ class FeatureRepo:
         self.check(views, services)
         for view in views:
             check_files(view)
+        with locked(self.folder):
+            self._write(views, services, ())
+
+    def _write(self, views: Sequence[OfflineView], services: Sequence[Service], shared: Collection[str]) -> None:
         for path, text in self._files(views, services, self._shared(shared)).items():
             replace(path, text)
 
@@ -151,7 +151,9 @@ class FeatureRepo:
             done = [d for d in found if d.what in ("added", "changed", "removed")]
             files = self._state(views, services, shared)
             is_same = bool(files) and self._stamped()[0] == files  # but for what others did to the registry
-            self.write(views, services, shared)
+            for view in views:
+                check_files(view)
+            self._write(views, services, shared)
             if done or not is_same:
                 missing = {o.place for o in wanted if o.kind == "entity"} - {o.place for o in there}
                 hand = [o for o in wanted if o.place in missing and o.name in self._shared(())]
@@ -167,7 +169,7 @@ class FeatureRepo:
         for one in found:
             if one.what == "clash":
                 unlike = [f"{c.field} {c.old}" for c in one.changes]
-                raise _clash(by_place[one.kind, one.name], str(self.folder), one.owner, unlike, one.by)
+                raise clash(by_place[one.kind, one.name], str(self.folder), one.owner, unlike, one.by)
             if one.kind == "service" and one.what == "changed":
                 new = refitted(by_place[one.kind, one.name], kept[one.name], one.changes)
                 for view, features in new.items():
@@ -448,48 +450,3 @@ def check_version() -> None:
             allowed=f"from {oldest} on, before {beyond}",
             fix=f"pip install 'feast>={oldest},<{beyond}'",
         )
-
-
-def _clash(one: FeastObject, where: str, owner: str = "", unlike: Sequence[str] = (), by: str = "") -> SinkError:
-    """A name that is taken.
-
-    Args:
-        owner: the pipeline that has it; "": somebody else.
-        unlike: an entity's facts there, which differ.
-        by: what rests on it there, of an entity.
-    """
-    whose = f"which is the pipeline {owner}'s" if owner else "which is not maestro's"
-    whose = f"which the {by} has" if by else whose
-    if one.kind == "entity":
-        ours = ", ".join(f"{name} {value}" for name, value in one.fields.items())
-        whose += f" and differs: it has {', '.join(unlike)}; declared here is {ours}"
-    ways = {
-        "entity": "give the key the same column and type in both, or name the view's key otherwise",
-        "service": "name the service under feast.services otherwise",
-    }
-    gone = f"; where {owner} is no more, or was this pipeline's name, remove its file and `feast delete` what it had"
-    return SinkError(
-        f"there is {'an' if one.kind == 'entity' else 'a'} {one.kind} {one.name} already, {whose}; nothing was changed",
-        code="feast.clash",
-        where=where,
-        fix=f"{ways.get(one.kind, 'name the view otherwise')}, or choose another feast.project{gone if owner else ''}",
-    )
-
-
-def served(service: str, view: str, features: str) -> SinkError:
-    """The online store would give the model of a service other values than those that it was trained on."""
-    return SinkError(
-        f"the feature service {service} is registered with another fit of {features} of {view} than was published: its "
-        "model would be served other numbers than it was trained on",
-        code="fit.served",
-        where=f"feast.services.{service}",
-        fix=served_fix(service, view),
-    )
-
-
-def served_fix(service: str, view: str) -> str:
-    """What to do instead of fitting a view anew that a service serves."""
-    return (
-        f"leave {view} as it is, and declare a view such as {view}_v2 beside it, which gets a fit of its own, with a "
-        f"service of its own; or take {view} out of {service}; or allow it: feast.services.{service}.refit: follow"
-    )
