@@ -23,7 +23,7 @@ from engine.sinks.online.arrays import constant, indices, join, lengths, offsets
 from engine.sinks.online.config import StoreConfig
 from engine.types import redact
 
-_SENT = 4_000  # commands before their replies are read
+_SENT = 4_000  # commands at once
 _SECONDS = 15  # to connect
 _SIZES = 1_024  # in bytes; of arguments smaller than that, the texts of all sizes are made at once
 _NEVER = np.iinfo(np.int64).min
@@ -149,7 +149,8 @@ class Store:
             return False
         mine += len(commands.keys)
         connection.send_command("CLIENT", "REPLY", "OFF")
-        _send(connection, commands.storing)
+        for start in range(0, len(commands.storing), _SENT):  # a timeout is for each part
+            _send(connection, commands.storing[start : start + _SENT])
         connection.send_command("CLIENT", "REPLY", "ON")
         connection.send_command("DBSIZE")
         try:
