@@ -99,12 +99,12 @@ def test_what_others_store_during_a_load_into_an_empty_redis_is_asked_for(
     assert (len(during), during) == (3_100, server.dump())
 
 
-def test_a_user_who_may_only_read_and_write_hashes_can_load(redis_server: Redis, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["-dbsize", "-client"])
+def test_a_user_who_may_only_read_and_write_hashes_can_load(redis_server: Redis, tmp_path: Path, more: str) -> None:
     redis_server.flush()
     [client] = redis_server.clients()
-    client.acl_setuser(
-        "hashes", enabled=True, passwords=["+word"], keys=["*"], categories=["-@all", "+@hash", "+@connection"]
-    )
+    allowed = ("-@all", "+@hash", "+@connection", "+dbsize", more)
+    client.execute_command("ACL", "SETUSER", "hashes", "on", ">word", "~*", *allowed)
     place = redis_server.connection_string.partition(",")[0]
     store = {"type": "redis", "connection_string": f"{place},username=hashes,password=word"}
     world = World(tmp_path, {"n": pl.Int64}, key=pl.Int64, store=store)
@@ -116,6 +116,21 @@ def test_a_user_who_may_only_read_and_write_hashes_can_load(redis_server: Redis,
         assert (len(stored), redis_server.dump()) == (2, stored)
     finally:
         client.acl_deluser("hashes")
+
+
+def test_a_server_without_room_is_an_error(redis_server: Redis, tmp_path: Path) -> None:
+    redis_server.flush()
+    [client] = redis_server.clients()
+    world = World(tmp_path, {"n": pl.Int64}, key=pl.Int64, store=redis_server.online_store)
+    world.publish({"user_id": [1, 2], "n": [10, 20]}, T)
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(SinkError, match="maxmemory"):
+            world.by_ours()
+    finally:
+        client.config_set("maxmemory", 0)
+    assert world.by_ours() == 2
+    assert len(redis_server.dump()) == 2
 
 
 def test_batches_add_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,7 @@ from engine.sinks.online.arrays import constant, indices, join, lengths, offsets
 from engine.sinks.online.config import StoreConfig
 from engine.types import redact
 
-_SENT = 4_000  # commands before their replies are read
-_UNREAD = 2  # times so many, whose replies wait: a reader that is late does not keep the server waiting
+_SENT = 4_000  # commands at once
 _SECONDS = 15  # to connect
 _SIZES = 1_024  # in bytes; of arguments smaller than that, the texts of all sizes are made at once
 _NEVER = np.iinfo(np.int64).min
@@ -108,15 +107,10 @@ class Store:
                 self._write(self._connection(commands.node), commands)
 
     def _write(self, connection: Any, commands: _Commands) -> None:
-        """Parts are sent before the replies to those before them are read, so that the server always has work."""
-        parts = [slice(start, start + _SENT) for start in range(0, len(commands.keys), _SENT)]
-        if self._nothing_newer(connection, commands):
-            for i, part in enumerate(parts):
-                _send(connection, commands.storing[part])
-                if i >= _UNREAD:
-                    _replies(connection, len(commands.keys[parts[i - _UNREAD]]))
-            _replies(connection, len(commands.keys[_SENT * max(0, len(parts) - _UNREAD) :]))
+        """Each part is asked for before the one before it is stored, so that the server always has some work."""
+        if self._alone_there(connection, commands):
             return
+        parts = [slice(start, start + _SENT) for start in range(0, len(commands.keys), _SENT)]
         expected = 0
         for i, part in enumerate(parts):
             if not i:
@@ -133,27 +127,39 @@ class Store:
             expected = len(storing) * (2 if self._ttl else 1)
         _replies(connection, expected)
 
-    def _nothing_newer(self, connection: Any, commands: _Commands) -> bool:
-        """Whether no row needs to be asked for: all keys of the database are ours, and none was put there later.
+    def _alone_there(self, connection: Any, commands: _Commands) -> bool:
+        """Stores all rows unasked and unanswered, where all keys of the database are ours and nothing of the view is
+        newer; the number of keys tells whether that is so, and whether all rows were stored.
 
-        What a batch finds, its size alone tells. Whoever else writes the same rows while a batch is written may lose,
-        as between any question and its answer, and as with Feast.
+        If not, or the server refuses to tell, the rows are to be asked for, here and from now on. Whoever else writes
+        the same rows meanwhile may lose, as between any question and its answer, and as with Feast.
         """
         node = commands.node.name if commands.node is not None else None
         mine = self._alone.get(node, 0)
         if mine < 0 or self._ttl or not len(commands.keys):  # what expires makes room for what is not ours
             return False
+        self._alone[node] = -1
+        if commands.moments.min() < self._latest.get((node, commands.view), _NEVER):
+            return False
         connection.send_command("DBSIZE")
         try:
-            [there] = _replies(connection, 1)
+            if _replies(connection, 1) != [mine]:
+                return False
         except self._refused:  # not everyone may, and not every proxy can
-            there = -1
-        least = self._latest.get((node, commands.view), _NEVER)
-        if there != mine or commands.moments.min() < least:
-            self._alone[node] = -1
             return False
-        self._alone[node] = mine + len(commands.keys)
-        self._latest[node, commands.view] = int(commands.moments.max())
+        mine += len(commands.keys)
+        connection.send_command("CLIENT", "REPLY", "OFF")
+        for start in range(0, len(commands.storing), _SENT):  # a timeout is for each part
+            _send(connection, commands.storing[start : start + _SENT])
+        connection.send_command("CLIENT", "REPLY", "ON")
+        connection.send_command("DBSIZE")
+        try:
+            if _replies(connection, 2)[1] != mine:
+                return False
+        except self._refused:  # and then it answers everything
+            connection.disconnect()
+            return False
+        self._alone[node], self._latest[node, commands.view] = mine, int(commands.moments.max())
         return True
 
     def _commands(self, view: OfflineView, stored: Any, rows: pl.DataFrame) -> tuple[Any, Any, Any]:
