@@ -1,7 +1,7 @@
 # /// script
 # dependencies = []
 # ///
-"""This engine's command, from this checkout's environment: one database source, the ledger on; no checks, views, profile.
+"""This engine's command, from this checkout: one database source, the ledger on; no checks, views, profile.
 
 It is what `maestro run pipeline.yaml --quiet` does, in this process.
 """
