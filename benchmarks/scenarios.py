@@ -73,8 +73,8 @@ Why connectorx and polars are ahead on MariaDB, from a profile of 300,000 and 50
 CPU s of a million rows in their processes and in ours, but ours starts in 0.5 CPU s instead of 0.1 (SQLAlchemy for the
 ledger, the specification's models, Polars, Arrow), and asks the server for more: to refuse dates that no calendar has,
 at which connectorx panics, is 0.28 CPU s of the server for three million dates, over its 0.5 for the rows alone; to
-count the rows, so that none is lost in silence, 0.07. Both stay: the peers do neither. (What was measured of
-PostgreSQL is older, and with a profile.)
+count the rows, so that none is lost in silence, 0.07. Both stay: the peers do neither. (The figures below are older
+than this: `ours` made a profile then.)
 """,
     {
         "S": {"postgres": 100_000, "mariadb": 50_000},
