@@ -15,6 +15,8 @@ from engine.errors import SinkError
 from engine.features.ways import FITS
 from engine.types import epoch_microseconds, parse_moment
 
+_UNITS = {"microseconds": 1, "milliseconds": 1_000}
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -72,6 +74,18 @@ def extremes(footer: pq.FileMetaData, name: str) -> tuple[int | None, int | None
                 statistics = found.statistics
                 if statistics is None or not statistics.has_min_max or statistics.null_count:
                     return None, None
-                lows.append(epoch_microseconds(parse_moment(statistics.min)))
-                highs.append(epoch_microseconds(parse_moment(statistics.max)))
+                unit = _unit(statistics)
+                if unit is not None:
+                    lows.append(statistics.min_raw * unit)
+                    highs.append(statistics.max_raw * unit)
+                else:
+                    lows.append(epoch_microseconds(parse_moment(statistics.min)))
+                    highs.append(epoch_microseconds(parse_moment(statistics.max)))
     return (min(lows), max(highs)) if lows else (None, None)
+
+
+def _unit(statistics: pq.Statistics) -> int | None:
+    """The microseconds of a unit of raw moments. pyarrow itself would import pandas for them, which takes long."""
+    if statistics.physical_type != "INT64" or statistics.logical_type.type != "TIMESTAMP":
+        return None
+    return _UNITS.get(json.loads(statistics.logical_type.to_json())["timeUnit"])

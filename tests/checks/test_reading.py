@@ -17,7 +17,7 @@ from engine import frames
 from engine.checks import Suite, groups
 from engine.checks.aside import Quarantine
 from engine.errors import DataError
-from engine.frames import scan
+from engine.frames import scan, to_lazy
 from engine.spec import ValidationSpec
 
 UNIQUE = ValidationSpec.model_validate({"not_null": ["a"], "unique_columns": ["a"]})
@@ -232,6 +232,26 @@ def test_pandas_objects_without_values(value: Any) -> None:
     results = Suite(config).validate(frame, references={"u": pl.DataFrame({"id": ["x"]})}).results
     assert [r.failed_records for r in results] == [2] + [0] * (len(results) - 1)
     assert not any(r.details.get("cannot_run") for r in results)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (["a", None, "a longer text"], pl.String),
+        ([None, "b", float("nan")], pl.String),
+        (["c", pd.NA, None], pl.String),
+        ([None, None, None], pl.Null),
+        ([1, None, 3], pl.Int64),
+        ([b"x", None, b""], pl.Binary),
+    ],
+)
+def test_pandas_objects_beside_other_columns(values: list[Any], dtype: pl.DataType) -> None:
+    index = [7, 7, 9]
+    frame = pd.DataFrame({"n": [1, 2, 3], "a": pd.Series(values, index, dtype=object).to_numpy(), 5: ["x", "y", "z"]})
+    found = to_lazy(frame.set_index(pd.Index(index))).collect()
+    assert found.schema == {"n": pl.Int64, "a": dtype, "5": pl.String}
+    assert found["a"].to_list() == [None if pd.isna(value) else value for value in values]
+    assert found["5"].to_list() == ["x", "y", "z"]
 
 
 def test_structs_without_fields() -> None:

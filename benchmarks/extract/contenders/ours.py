@@ -1,7 +1,7 @@
 # /// script
 # dependencies = []
 # ///
-"""This engine's command, from this checkout's own environment: one database source, no checks, no views, the ledger on.
+"""This engine's command, from this checkout: one database source, the ledger on; no checks, views, profile.
 
 It is what `maestro run pipeline.yaml --quiet` does, in this process.
 """
@@ -16,7 +16,8 @@ from engine.cli import entry
 def main(url: str, table: str, out: str) -> None:
     source = {"type": "database", "connection_string": url, "table": table, "timeout_seconds": 600}
     pipeline = Path(out).with_suffix(".yaml")
-    pipeline.write_text(json.dumps({"version": 1, "name": "bench", "workdir": out, "sources": {"t": source}}))
+    declared = {"version": 1, "name": "bench", "workdir": out, "profile": False, "sources": {"t": source}}
+    pipeline.write_text(json.dumps(declared))
     sys.argv = ["maestro", "run", str(pipeline), "--quiet"]
     entry()
 
