@@ -100,8 +100,9 @@ VALIDATE = Scenario(
 Schema, completeness, uniqueness (of text that hardly repeats), ranges, categories, freshness and the mean, over seven
 of the twelve columns of one Parquet file: nine checks of seven families. `ours` is a suite of this engine that
 returns all failing rows; `polars_query` and `duckdb_query` are floors: one query each, written by hand, that only
-counts, and names no row. Of the peers, `soda` only counts, too. What is found is compared with what plain DuckDB queries find. `inside` are the seconds from the end of the
-imports to the answers. At size L ours keeps to a memory limit.
+counts, and names no row. Of the peers, `soda` only counts, too. What is found is compared with what plain DuckDB
+queries find. `inside` are the seconds from the end of the imports to the answers. At size L ours keeps to a memory
+limit.
 """,
     {"S": (200_000, False), "M": (10_000_000, False), "L": (100_000_000, True)},
     contenders(
@@ -237,7 +238,10 @@ events once, writes the same files, and computes nothing.
         "history",
         ("ours", {"role": OURS, "cases": ("many", "mixed", "year")}),
         ("ours each", {"script": "ours", "mode": ("each",), "role": OURS, "cases": ("one", "tenth")}),
-        ("ours, one scan each", {"script": "ours", "mode": ("each",), "role": OURS, "sampled": True, "cases": ("many",)}),
+        (
+            "ours, one scan each",
+            {"script": "ours", "mode": ("each",), "role": OURS, "sampled": True, "cases": ("many",)},
+        ),
         ("by_hand", {"role": FLOOR, "cases": ("many",)}),
         ("read_and_write", {"role": FLOOR, "cases": ("many", "mixed", "year")}),
         ("duckdb", {"script": "duckdb_sql", "role": FLOOR, "cases": ("one", "tenth")}),
@@ -256,12 +260,13 @@ TRAINING = Scenario(
     "training",
     "Training sets",
     """
-Entity rows (a text key, a tenth of them unknown, and a moment) joined to one view of 10 features (7 floats, 3 integers)
-as of their moments, from Parquet to Parquet. `ours` is `maestro training-set` with its default `memory_limit` of 512
-MiB; `duckdb_asof` one hand-written query with an ASOF JOIN and all the memory it wants, which gives the rows in any
-order; `duckdb_ordered` the same in the order of the entity rows, as ours; `feast` `get_historical_features` with the
-DuckDB store, from pandas into an Arrow table; `plugin` the same call with our store. Every value is compared, and for
-ours the order. `inside` are the seconds from the end of the imports, `call` those of the call, `to_arrow` included.
+Entity rows (a text key, a tenth of them unknown, and a moment) joined to one view of 10 features (7 floats, 3
+integers) as of their moments, from Parquet to Parquet. `ours` is `maestro training-set` with its default
+`memory_limit` of 512 MiB; `duckdb_asof` one hand-written query with an ASOF JOIN and all the memory it wants, which
+gives the rows in any order; `duckdb_ordered` the same in the order of the entity rows, as ours: both are floors, that
+know these tables and look at nothing else; `feast` `get_historical_features` with the DuckDB store, from pandas into
+an Arrow table; `plugin` the same call with our store. Every value is compared, and for ours the order. `inside` are
+the seconds from the end of the imports, `call` those of the call, `to_arrow` included.
 """,
     {"S": (20_000, 2_000, 5), "M": (1_000_000, 100_000, 30), "L": (10_000_000, 200_000, 100)},
     contenders(

@@ -37,12 +37,20 @@ events = (
         "completion_time",
         pl.col("bugs_introduced").cast(pl.Int16).alias("bugs"),
         ((pl.col("timestamp").cast(pl.Int64) - start + DAY - 1) // DAY).cast(pl.Int32).alias("day"),
-        pl.col("task_type").replace_strict({s: i for i, s in enumerate(SKILLS)}, default=4, return_dtype=pl.Int8).alias("skill"),
-        pl.when(others == "").then(0).otherwise(others.str.count_matches(",", literal=True) + 1).cast(pl.Int16).alias("others"),
+        pl.col("task_type")
+        .replace_strict({s: i for i, s in enumerate(SKILLS)}, default=4, return_dtype=pl.Int8)
+        .alias("skill"),
+        pl.when(others == "")
+        .then(0)
+        .otherwise(others.str.count_matches(",", literal=True) + 1)
+        .cast(pl.Int16)
+        .alias("others"),
     )
     .collect()
 )
-user, seconds, bugs, day, skill, beside = (events[c].to_numpy() for c in ("user", "completion_time", "bugs", "day", "skill", "others"))
+user, seconds, bugs, day, skill, beside = (
+    events[c].to_numpy() for c in ("user", "completion_time", "bugs", "day", "skill", "others")
+)
 n, many = users.height, len(SKILLS) + 1
 moments = as_ofs(count)
 last = [(moment - START).days for moment in moments]
