@@ -107,16 +107,17 @@ VALIDATE = Scenario(
     """
 Schema, completeness, uniqueness (of text that hardly repeats), ranges, categories, freshness and the mean, over seven
 of the twelve columns of one Parquet file: nine checks of seven families. `ours` is a suite of this engine that
-returns all failing rows; `polars_query` (the floor) and `duckdb_query` are one query each, written by hand, that only
-counts. What is found is compared with what plain DuckDB queries find. `inside` are the seconds from the end of the
-imports to the answers. At size L ours keeps to a memory limit.
+returns all failing rows; `polars_query` and `duckdb_query` are floors: one query each, written by hand, that only
+counts, and names no row. Of the peers, `soda` only counts, too. What is found is compared with what plain DuckDB
+queries find. `inside` are the seconds from the end of the imports to the answers. At size L ours keeps to a memory
+limit.
 """,
     {"S": (200_000, False), "M": (10_000_000, False), "L": (100_000_000, True)},
     contenders(
         "validate",
         ("ours", {"role": OURS}),
         ("polars_query", {"role": FLOOR, "sizes": ("S", "M")}),
-        ("duckdb_query", {"sizes": ("S", "M")}),
+        ("duckdb_query", {"role": FLOOR, "sizes": ("S", "M")}),
         ("pointblank", {"mode": ("eager",), "sizes": ("S", "M")}),
         ("pointblank_lazy", {"script": "pointblank", "mode": ("lazy",), "sizes": ("S", "M")}),
         ("pandera", {"mode": ("lazy",), "sizes": ("S", "M")}),
@@ -139,14 +140,19 @@ SciPy's and numpy's functions, and is what answers are compared with. The peers 
 `evidently` Wasserstein and Jensen-Shannon; `alibi_detect` D and p-values of the 18 columns of numbers without nulls;
 `nannyml` D, Wasserstein and Jensen-Shannon. What is compared must be the same to 1e-9 (ours; from a profile, no
 further off than it says itself) or 1e-5 (peers, which round and take n for n - 1). `inside` is from the tables in
-memory to the answers.
+memory to the answers. `by_hand` is the floor: each column sorted once, two at a time, and one walk along both sides.
+The two `files` are the same from the files, a column at a time, with the reading inside; ours under a `memory_limit` of
+512 MiB.
 """,
-    {"S": (100_000, 1_000_000), "M": (1_000_000, 10_000_000)},
+    {"S": (100_000, 1_000_000), "M": (1_000_000, 10_000_000), "L": (3_000_000, 30_000_000)},
     contenders(
         "drift",
-        ("scipy", {"slow": True}),
-        ("ours rows", {"script": "ours", "mode": ("rows",), "role": OURS}),
-        ("ours profile", {"script": "ours", "mode": ("profile",), "role": OURS}),
+        ("scipy", {"slow": True, "sizes": ("S", "M")}),
+        ("ours rows", {"script": "ours", "mode": ("rows",), "role": OURS, "sizes": ("S", "M")}),
+        ("ours profile", {"script": "ours", "mode": ("profile",), "role": OURS, "sizes": ("S", "M")}),
+        ("by_hand", {"mode": ("tables",), "role": FLOOR, "sizes": ("S", "M")}),
+        ("by_hand files", {"script": "by_hand", "mode": ("files",), "role": FLOOR}),
+        ("ours files", {"script": "ours", "mode": ("files",), "role": OURS}),
         ("evidently", {"slow": True, "sizes": ("S",)}),
         ("alibi_detect", {"slow": True, "sizes": ("S",)}),
         ("nannyml", {"slow": True, "sizes": ("S",)}),
@@ -231,14 +237,21 @@ rows of each as-of written to a Parquet file of its own (zstd). The user set has
 days and the whole history, the mixed view six aggregates over 30 days, among them an exact distinct count, a quantile
 and a mode. `duckdb` and `polars` are hand-written, one query per as-of, as their documentation recommends; `ours each`
 is our query for single runs, which checks types and counts null keys first. `pandas` and `featuretools` are written as
-their documentation advises (the links are in the scripts).
+their documentation advises (the links are in the scripts). Of many as-ofs, `by_hand` is the floor: the user set from
+one scan, in numpy, for these events alone and with all the memory it wants; and `read_and_write`, which decodes the
+events once, writes the same files, and computes nothing.
 """,
     {"S": (200_000, 5), "M": (10_000_000, 30), "L": (100_000_000, 365)},
     contenders(
         "history",
         ("ours", {"role": OURS, "cases": ("many", "mixed", "year")}),
         ("ours each", {"script": "ours", "mode": ("each",), "role": OURS, "cases": ("one", "tenth")}),
-        ("ours, one scan each", {"script": "ours", "mode": ("each",), "sampled": True, "cases": ("many",)}),
+        (
+            "ours, one scan each",
+            {"script": "ours", "mode": ("each",), "role": OURS, "sampled": True, "cases": ("many",)},
+        ),
+        ("by_hand", {"role": FLOOR, "cases": ("many",)}),
+        ("read_and_write", {"role": FLOOR, "cases": ("many", "mixed", "year")}),
         ("duckdb", {"script": "duckdb_sql", "role": FLOOR, "cases": ("one", "tenth")}),
         ("duckdb, one scan each", {"script": "duckdb_sql", "sampled": True, "cases": ("many", "mixed", "year")}),
         ("polars", {"script": "polars_scan", "cases": ("one",)}),
@@ -255,19 +268,20 @@ TRAINING = Scenario(
     "training",
     "Training sets",
     """
-Entity rows (a text key, a tenth of them unknown, and a moment) joined to one view of 10 features (7 floats, 3 integers)
-as of their moments, from Parquet to Parquet. `ours` is `maestro training-set` with its default `memory_limit` of 512
-MiB; `duckdb_asof` one hand-written query with an ASOF JOIN and all the memory it wants, which gives the rows in any
-order; `duckdb_ordered` the same in the order of the entity rows, as ours; `feast` `get_historical_features` with the
-DuckDB store, from pandas into an Arrow table; `plugin` the same call with our store. Every value is compared, and for
-ours the order. `inside` are the seconds from the end of the imports, `call` those of the call, `to_arrow` included.
+Entity rows (a text key, a tenth of them unknown, and a moment) joined to one view of 10 features (7 floats, 3
+integers) as of their moments, from Parquet to Parquet. `ours` is `maestro training-set` with its default
+`memory_limit` of 512 MiB; `duckdb_asof` one hand-written query with an ASOF JOIN and all the memory it wants, which
+gives the rows in any order; `duckdb_ordered` the same in the order of the entity rows, as ours: both are floors, that
+know these tables and look at nothing else; `feast` `get_historical_features` with the DuckDB store, from pandas into
+an Arrow table; `plugin` the same call with our store. Every value is compared, and for ours the order. `inside` are
+the seconds from the end of the imports, `call` those of the call, `to_arrow` included.
 """,
     {"S": (20_000, 2_000, 5), "M": (1_000_000, 100_000, 30), "L": (10_000_000, 200_000, 100)},
     contenders(
         "training",
         ("duckdb_asof", {"mode": ("plain",), "role": FLOOR}),
         ("ours", {"role": OURS}),
-        ("duckdb_ordered", {"script": "duckdb_asof", "mode": ("ordered",), "sizes": ("S", "M")}),
+        ("duckdb_ordered", {"script": "duckdb_asof", "mode": ("ordered",), "role": FLOOR, "sizes": ("S", "M")}),
         ("plugin", {"script": "feast", "mode": ("plugin",), "role": OURS, "sizes": ("S", "M")}),
         ("feast", {"mode": ("duckdb",), "sizes": ("S", "M")}),
     ),
@@ -285,7 +299,8 @@ ONLINE = Scenario(
 The newest row of each entity, 14 features (8 floats with nulls, 4 integers, a text, a boolean; text keys), from one
 published Parquet file into an empty store on this machine. `feast` is `FeatureStore.materialize`, `ours` our loader,
 `ours_proven` the same and then 100 entities read back through Feast and compared (in a process of its own, begun with
-the load, as `maestro` does it). Every key and field of the store is compared with what Feast stored. `inside` are the
+the load, as `maestro` does it). Every key and field of the store is compared with what Feast stored. `sent_bytes` is
+the floor: the very commands, or rows, ready beforehand and handed over by the store's own client. `inside` are the
 seconds from the end of the imports, `first_write` those until the first batch is stored. Size XL is ours alone, into
 Redis, whose keys are counted: whether memory stays flat.
 """,
@@ -300,6 +315,7 @@ Redis, whose keys are counted: whether memory stays flat.
         ("feast", {"mode": ("plain",), "sizes": ("S", "M", "L")}),
         ("ours", {"mode": ("plain",), "role": OURS}),
         ("ours_proven", {"script": "ours", "mode": ("proven",), "role": OURS, "sizes": ("S", "M", "L")}),
+        ("sent_bytes", {"role": FLOOR, "sizes": ("S", "M", "L")}),
     ),
     (
         Goal("inside", 1 / 3, "feast", aim=1 / 4, cases=("sqlite",)),

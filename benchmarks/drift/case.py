@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drift.tables import make_tables
-from benchmarks.harness.contest import DATA, OURS, Answer, Contender
+from benchmarks.harness.contest import DATA, PEER, Answer, Contender
 
 
 @contextmanager
@@ -48,7 +48,7 @@ class Case:
 
 def _compare(contender: Contender, found: dict[str, Any], expected: dict[str, Any]) -> tuple[int, float]:
     """How many figures were compared, and the largest relative difference."""
-    count, worst, close = 0, 0.0, 1e-9 if contender.role == OURS else 1e-5
+    count, worst, close = 0, 0.0, 1e-5 if contender.role == PEER else 1e-9
     for column, answers in found.items():
         errors = answers.get("errors", {})
         for name, value in answers.items():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 SEED, VERSION = 20261123, 1
 SLICE = 1_000_000
@@ -23,9 +25,13 @@ def make_tables(folder: Path, baseline: int, current: int) -> tuple[Path, Path]:
     if not stamp.exists() or json.loads(stamp.read_text()) != made:
         folder.mkdir(parents=True, exist_ok=True)
         for number, (file, rows) in enumerate(zip(files, (baseline, current), strict=True)):
-            sizes = [min(SLICE, rows - start) for start in range(0, rows, SLICE)]
-            parts = [_slice(np.random.default_rng([SEED, number, i]), size, number) for i, size in enumerate(sizes)]
-            pl.concat(parts).write_parquet(file, row_group_size=500_000)
+            with ExitStack() as stack:
+                writer = None
+                for i, start in enumerate(range(0, rows, SLICE)):
+                    rng = np.random.default_rng([SEED, number, i])
+                    table = _slice(rng, min(SLICE, rows - start), number).to_arrow()
+                    writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+                    writer.write_table(table, row_group_size=500_000)
         stamp.write_text(json.dumps(made))
     return files
 

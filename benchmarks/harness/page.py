@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import chart
-from benchmarks.harness.contest import FLOOR, OURS, PEER, ROOT, Score
+from benchmarks.harness.contest import FLOOR, PEER, ROOT, Score
 from benchmarks.harness.reporting import spread, table
 from benchmarks.harness.results import Goal, Part, figures, load, ratios
 from benchmarks.harness.scenario import Scenario
@@ -22,9 +22,11 @@ is wrong is named and not timed. Every run is a fresh process, imports included;
 turning order. All figures are medians, with the least and the most in brackets; seconds, CPU and memory are those of
 the process with all its descendants, servers left out; memory is the peak of summed resident memory, in MB of 10^6
 bytes.
-`ours / it` is the median of the ratios within the rounds: below 1, ours took less. `floor` is the same work by hand,
-or what the machine takes at least. `elsewhere` is how many of the machine's cores all other processes had meanwhile,
-the servers of the benchmark among them: where it is large, believe CPU seconds and ratios, not wall seconds.
+`ours / it` is the median of the ratios within the rounds: below 1, ours took less. A `floor` is no product but a
+limit: the work, or a part of it, by hand for this one table, without guards, or what the machine takes at least. A
+peer does the same work; being ahead of every peer, by wall and by CPU seconds, is one of the things that are asked.
+`elsewhere` is how many of the machine's cores all other processes had meanwhile, the servers of the benchmark among
+them: where it is large, believe CPU seconds and ratios, not wall seconds.
 """
 NAMES = {
     "wall": "wall s",
@@ -40,6 +42,10 @@ FORMS = {"peak": ".0f"}
 def write(scenarios: Sequence[Scenario]) -> Path:
     """The page and its pictures."""
     parts = {scenario.name: _ordered(load(scenario.results)) for scenario in scenarios}
+    for scenario in scenarios:
+        roles = {contender.name: contender.role for contender in scenario.contenders}
+        for score in (score for part in parts[scenario.name] for score in part.scores):
+            score.role = roles.get(score.name, score.role)  # as it is seen now
     lines = [INTRODUCTION, *_overview(scenarios, parts)]
     for scenario in scenarios:
         lines += ["", f"## {scenario.title}", "", scenario.what.strip(), ""]
@@ -70,8 +76,8 @@ def _overview(scenarios: Sequence[Scenario], parts: dict[str, list[Part]]) -> li
                 continue
             peers = [s for s in part.scores if s.role == PEER and s.runs]
             best = min(peers, key=lambda s: statistics.median(figures(s, "wall")), default=None)
-            floor = next((s for s in part.scores if s.role == FLOOR and s.runs), None)
-            asked = [met for _, met, _ in _asked(scenario, part)]
+            floors = [f"{s.name}: {_ratio(ours, s, 'wall')}" for s in part.scores if s.role == FLOOR and s.runs]
+            asked = [met for _, met, _ in _asked(scenario, part)] + ([_ahead(part)] if best else [])
             rows.append(
                 [
                     f"{scenario.title}: {part.title}",
@@ -79,7 +85,7 @@ def _overview(scenarios: Sequence[Scenario], parts: dict[str, list[Part]]) -> li
                     f"{statistics.median(figures(ours, 'cpu')):.2f}",
                     f"{statistics.median(figures(ours, 'peak')) / 1e6:.0f}",
                     f"{best.name}: {_ratio(ours, best, 'wall')}" if best else "–",
-                    f"{floor.name}: {_ratio(ours, floor, 'wall')}" if floor else "–",
+                    "; ".join(floors) or "–",
                     f"{sum(asked)} of {len(asked)}" if asked else "–",
                 ]
             )
@@ -147,7 +153,7 @@ def _part(scenario: Scenario, part: Part) -> list[str]:
         cells.append(_written(score))
         cells.append(_elsewhere(score))
         ours = part.ours
-        cells += ["–" if score.role == OURS or not ours else _ratio(ours, score, what) for what in compared]
+        cells += ["–" if score is ours or not ours else _ratio(ours, score, what) for what in compared]
         rows.append(cells)
     lines += table(head, rows) if rows else ["Nobody was timed."]
     lines += [*_asked_lines(scenario, part), *_stages(part), *_notes(part)]
@@ -225,6 +231,14 @@ def _behind(part: Part) -> str:
             met = _yes(medians[name] < 1)
             found.append(f"{met} by {NAMES[what].split()[0]} ({_times(medians[name])} of {name})")
     return ", ".join(found)
+
+
+def _ahead(part: Part) -> bool:
+    """Of every peer, by wall and by CPU seconds."""
+    ours = part.ours
+    peers = [score for score in part.scores if score.role == PEER and score.runs]
+    found = [ratios(ours, score, what) for score in peers for what in ("wall", "cpu")] if ours else []
+    return all(statistics.median(of) < 1 for of in found if of)
 
 
 def _times(ratio: float) -> str:

@@ -55,7 +55,7 @@ class Case:
         return min(SAMPLED, self.as_ofs) if contender.sampled else self.as_ofs
 
     def environment(self) -> Mapping[str, str]:
-        return {}
+        return {"REFERENCE": str(self.reference)}
 
     def arguments(self, contender: Contender, out: Path) -> Sequence[str | Path]:
         return [self.folder, self.kind, str(self._count(contender)), out]

@@ -17,6 +17,7 @@ from benchmarks.harness.contest import DATA, Answer, Contender
 sys.path.insert(0, str(Path(__file__).parent))  # as the contenders see it
 
 from benchmarks.online.views import make
+from tests.servers.redis import PASSWORD
 
 BATCH = 10_000  # Feast's online_write_batch_size
 _COMPARED = 1_000_000  # of more entities, which only ours loads, the keys are counted
@@ -56,7 +57,8 @@ class Case:
         self.expected: tuple[int, str] | None = (entities, "") if self.counted else None
 
     def environment(self) -> Mapping[str, str]:
-        return {"FEAST_USAGE": "False"}
+        where = {"REDIS_PORT": str(self.server.ports[0]), "REDISCLI_AUTH": PASSWORD} if self.server else {}
+        return {"FEAST_USAGE": "False"} | where
 
     def arguments(self, contender: Contender, out: Path) -> Sequence[str | Path]:
         if self.server:
@@ -69,10 +71,28 @@ class Case:
         said = (out.parent / "log.txt").read_text(errors="replace").splitlines()
         [(inside, first)] = [map(float, line.split()[1:]) for line in said if line.startswith("inside")]
         found = self._digest() if thorough else self.expected
-        self.expected = self.expected or found
+        if self.expected is None:
+            self.expected = found
+            self._make_ready()
         same = found == self.expected
         wrong = None if same else f"{found[0] if found else 0:,} values, other than those stored first"
         return Answer(wrong, figures={"inside": inside, "first_write": first or None})
+
+    def _make_ready(self) -> None:
+        """What the store holds, for who hands over just that."""
+        if self.server:
+            [client] = self.server.clients()
+            pack = client.connection_pool.make_connection().pack_command
+            with (self.folder / "ready.resp").open("wb") as file:
+                for _, (key, fields) in self._rows():
+                    file.writelines(pack("HSET", key, *itertools.chain.from_iterable(fields)))
+        else:
+            with sqlite3.connect(self.folder / "ready.db") as connection:
+                connection.execute("ATTACH ? AS there", [str(self.folder / "repo" / "data" / "online.db")])
+                connection.execute(
+                    "CREATE TABLE online_users AS SELECT * FROM there.online_users ORDER BY entity_key, feature_name"
+                )
+            connection.close()
 
     def _digest(self) -> tuple[int, str]:
         """The number of values, and a checksum of all there is, whatever its order; or of keys alone."""

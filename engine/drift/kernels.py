@@ -49,17 +49,17 @@ def advance(a: Any, b: Any, n: int, m: int, i0: int, j0: int, last: float, d: fl
 def advance_weighted(
     a: Any, wa: Any, b: Any, wb: Any, n: int, m: int, i0: int, j0: int, last: float, d: float, area: float
 ) -> Any:
-    """As `advance`, of distinct values with their counts."""
+    """As `advance`, of values with their counts; a value may stand there more than once."""
     i, j = 0, 0
     difference = i0 / n - j0 / m
     while i < len(a) or j < len(b):
         x = a[i] if j >= len(b) or (i < len(a) and a[i] <= b[j]) else b[j]
         if difference != 0.0:
             area += abs(difference) * (x - last)
-        if i < len(a) and a[i] == x:
+        while i < len(a) and a[i] == x:
             i0 += wa[i]
             i += 1
-        if j < len(b) and b[j] == x:
+        while j < len(b) and b[j] == x:
             j0 += wb[j]
             j += 1
         difference = i0 / n - j0 / m

@@ -202,7 +202,7 @@ def test_the_page_says_what_is_met_and_who_was_wrong(tmp_path: Path, monkeypatch
     assert "- peak at most 1000 MB: yes (2 MB)" in text
     assert "- liar: liar==1. **wrong, not timed**: 41 rows." in text
     assert (
-        "| Things & others: A | 2.00 | 2.00 | 2 | peer: 0.37 (0.33–0.40) | floor: 2.00 (2.00–2.00) | 2 of 3 |" in text
+        "| Things & others: A | 2.00 | 2.00 | 2 | peer: 0.37 (0.33–0.40) | floor: 2.00 (2.00–2.00) | 3 of 4 |" in text
     )
     drawn = sorted(path.name for path in (tmp_path / "charts").iterdir())
     assert drawn == ["x-peak.svg", "x-sizes.svg", "x-wall.svg"]

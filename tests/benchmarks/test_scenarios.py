@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks import scenarios
-from benchmarks.harness.contest import FLOOR, OURS, PEER
-from benchmarks.harness.results import load
+from benchmarks.harness.__main__ import main
+from benchmarks.harness.contest import FLOOR, OURS, PEER, Score
+from benchmarks.harness.results import Part, load
 from benchmarks.harness.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +47,32 @@ def test_the_page_is_what_the_results_give() -> None:
         assert (ROOT / "benchmarks" / name).exists()
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_whoever_runs_it_learns_that_ours_is_wrong(monkeypatch: pytest.MonkeyPatch, right: bool) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(self: Scenario, size: str, *_: object, only: Sequence[str], **__: object) -> list[Part]:
+        asked.append(only)
+        runs = [{"round": 0.0, "wall": 1.0}] if right or self.name != "drift" else []
+        return [Part("case", size, "Case", {}, {}, [Score("ours", OURS, [], runs=runs), Score("peer", PEER, [])])]
+
+    monkeypatch.setattr(Scenario, "run", run)
+    monkeypatch.setattr(sys, "argv", ["bench", "all", "S", "--ours", "--runs", "1", "--dry"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main() == (0 if right else 1)
+    assert len(asked) == 9
+    assert all("ours" in name for only in asked for name in only if name != "plugin")
+
+
+def test_the_stages_of_the_pipeline_are_its_process() -> None:
+    """CPU seconds by stage against those that the system counted of the whole tree, where a run is long enough."""
+    for part in load(scenarios.PIPELINE.results).values():
+        ours = part.score("ours") if part.size in ("M", "L") else None
+        for run in ours.runs if ours else ():
+            told = sum(lap["cpu_seconds"] for lap in run["stages"].values())
+            assert 0.95 <= told / run["cpu"] <= 1.05
+
+
 def test_a_scenario_runs() -> None:
     command = [
         sys.executable,
@@ -51,8 +80,7 @@ def test_a_scenario_runs() -> None:
         "benchmarks.harness",
         "validate",
         "S",
-        "--only",
-        "ours",
+        "--ours",
         "--runs",
         "1",
         "--first",

@@ -130,6 +130,7 @@ def test_values_of_other_types_are_compared_as_numbers(dtype: Any) -> None:
 
 @settings(max_examples=40)
 @example([math.inf, -math.inf], [0.0], 1)
+@example([0, 1, 2, *[7] * 4, 11, 12, 13], [*np.linspace(0, 2, 30), *[7] * 40, *np.linspace(11, 13, 30)], 4)
 @given(ENDLESS, ENDLESS, st.integers(1, 7))
 def test_what_does_not_fit_into_memory_gives_the_same(a: list[float], b: list[float], at_once: int) -> None:
     whole = column(a, b)

@@ -1,5 +1,5 @@
 # /// script
-# dependencies = []
+# dependencies = ["duckdb==2.0.0"]
 # ///
 """Hand-written DuckDB, one query per as-of: ``duckdb_sql.py FOLDER SET COUNT OUT``."""
 

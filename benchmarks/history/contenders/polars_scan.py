@@ -1,5 +1,5 @@
 # /// script
-# dependencies = []
+# dependencies = ["polars==2.1.0"]
 # ///
 """Hand-written Polars (streaming), one query per as-of: ``polars_scan.py FOLDER user COUNT OUT``."""
 

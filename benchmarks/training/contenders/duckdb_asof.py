@@ -1,5 +1,5 @@
 # /// script
-# dependencies = []
+# dependencies = ["duckdb==2.0.0"]
 # ///
 """DuckDB's ASOF JOIN by hand, with as much memory as it takes; ``ordered`` also keeps the order of the rows."""
 
