@@ -29,9 +29,8 @@ def kept(view: FeatureView) -> tuple[str, FeatureView]:
             feature = replace(feature, sql=name, dtype=None)
         features.append(feature)
     over = replace(view, features=tuple(features))
-    read = {c.name for c in over.used(entity)} | {entity.key, view.created_at}
-    columns = [key, *(identifier(c.name) for c in entity.columns if c.name in read and c.name != entity.key)]
-    return f"SELECT {', '.join([*columns, '_source_key', *made])} {source}", over
+    read = dict.fromkeys([entity.key, view.created_at, *(c.name for c in over.used(entity)), "_source_key"])
+    return f"SELECT {', '.join([*map(identifier, read), *made])} {source}", over
 
 
 def _is_timeless(view: FeatureView, feature: Feature) -> bool:
