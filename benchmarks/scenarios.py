@@ -53,7 +53,7 @@ shows at sizes XS and S. The memory in the tables is of before a change: the row
 being computed while the one before was written. Since then they go from DuckDB over a file to the published one in
 slices, allocators give back what a stage has freed, the newest file is not sorted to be loaded, and Feast, in a
 process of its own, is imported while many rows are loaded, not before. At M, as of four days (the peak does not grow
-with them), that is 638 MB instead of 1,222 MB, both measured the same evening: still more than a third of
+with them), that is 638 MB; it was 1,222 MB the same evening: still more than a third of
 `connectorx_polars`. What is left is the packages of two processes, 270 MiB ours and 230 to 330 Feast's. Loading used
 to sort the rows of all days (14 CPU seconds and 40 s of the task view); now only the keys of the older days are
 looked at. A second round of the same evening, after the proof had got its process, was cut off before `dlt_pandas`

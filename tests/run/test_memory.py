@@ -32,6 +32,7 @@ few, _ = run("some")
 many, rows = run("many")
 print(json.dumps([few, many, rows]))
 """
+ROOT = Path(__file__).parents[2]
 SOME, MANY, DAYS = 200_000, 600_000, 4
 BYTES = 15 * 8  # of a row of the view
 TASKS = """
@@ -62,7 +63,7 @@ def test_the_rows_of_a_day_are_never_held_whole(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN],
         cwd=tmp_path,
-        env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "TZ": "UTC"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ARROW_DEFAULT_MEMORY_POOL": "system"},
         capture_output=True,
         text=True,
         timeout=300,
