@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from engine.features.fit import Fit
     from engine.features.history.saved import Saved
     from engine.features.inputs import Inputs
+    from engine.features.raw import Raw
 
 _NONE: Mapping[datetime, str] = {}
 Parts = Generator[tuple[ViewReport, datetime, Part], None, None]
@@ -120,8 +121,8 @@ class Extraction:
         self._fit_on_range(subject, as_ofs)
         staged: deque[tuple[datetime, Future[Part]]] = deque()
         with ThreadPoolExecutor(1) as writer:
-            for as_of, frame in self._raw(subject, as_ofs):
-                staged.append((as_of, writer.submit(self._finish, subject, frame, as_of)))
+            for as_of, raw in self._raw(subject, as_ofs):
+                staged.append((as_of, writer.submit(self._finish, subject, raw, as_of)))
                 if len(staged) > 1:
                     yield _written(*staged.popleft())
             for moment, part in staged:
@@ -140,49 +141,46 @@ class Extraction:
         import polars as pl
 
         files = []
-        for number, (_, frame) in enumerate(self._raw(subject, within)):
+        for number, (_, raw) in enumerate(self._raw(subject, within)):
             files.append(folder / f"{view_plan.name}-fit-{number}.parquet")
-            frame.sink_parquet(files[-1])
+            raw.scan().sink_parquet(files[-1])
+            raw.remove()
         whole = pl.scan_parquet(files, hive_partitioning=False, glob=False)
         self.fits[view_plan.name] = self._fit(view_plan, whole)
         for file in files:
             file.unlink()
 
-    def _raw(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, pl.LazyFrame]]:
+    def _raw(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, Raw]]:
         """The raw features at each as-of: from one scan of the events where there are many."""
-        import polars as pl
-
         name, inputs, saved, staged = subject.view.name, subject.inputs, subject.saved, subject.staging.folder
         if saved or len(as_ofs) >= MANY:
             from engine.features.history import History
 
             budget = size_of(self._plan.memory_limit) // 2
             folder = staged / f"{name}-history"
-            for as_of, table in History(inputs, inputs.view, as_ofs, folder=folder, budget=budget, saved=saved):
-                yield as_of, pl.DataFrame(table).lazy()
+            yield from History(inputs, inputs.view, as_ofs, folder=folder, budget=budget, saved=saved).raw()
             return
-        from engine.features.compute import compute_to_parquet
+        from engine.features.compute import compute_raw
 
         for number, as_of in enumerate(as_ofs):
-            raw = staged / f"{name}-raw-{number}.parquet"
-            compute_to_parquet(inputs, inputs.view, as_of, raw)
-            yield as_of, pl.scan_parquet(raw, hive_partitioning=False, glob=False)
+            yield as_of, compute_raw(inputs, inputs.view, as_of, staged / f"{name}-raw-{number}.arrow")
 
-    def _finish(self, subject: _Subject, frame: pl.LazyFrame, as_of: datetime) -> Part:
+    def _finish(self, subject: _Subject, raw: Raw, as_of: datetime) -> Part:
         import polars as pl
 
-        from engine.features.fit import apply, marks
+        from engine.features.fit import Applying, marks
 
         view_plan, names = subject.view, subject.view.view.feature_names
-        fit = self.fits[view_plan.name] = self._fit(view_plan, frame)
-        made = marks(fit, frame.collect_schema(), names)
-        frame, applied = apply(frame, fit, names)
-        subject.report.applied.append(applied)
-        self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in frame.collect_schema().items()}
-        frame = frame.with_columns(
-            pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
-        )
-        return subject.staging.write(frame, view_plan.name, as_of, {FITS: json.dumps(made, sort_keys=True)})
+        fit = self.fits[view_plan.name] = self._fit(view_plan, raw.scan())
+        work = Applying(raw.schema, fit, names, rows=raw.rows, nulls=raw.nulls)
+        self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in work.schema.items()}
+        stamp = pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
+        made = {FITS: json.dumps(marks(fit, raw.schema, names), sort_keys=True)}
+        rows = (work.of(rows).with_columns(stamp) for rows in raw.slices())
+        part = subject.staging.write(rows, view_plan.name, as_of, made)
+        subject.report.applied.append(work.applied())
+        raw.remove()
+        return part
 
     def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
         """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from engine.sinks.feast import FeatureRepo, OfflineView
     from engine.sinks.feast.aside import Aside
 
+_MANY_ROWS = 1_000_000  # of all sources
+
 log = logging.getLogger(__name__)
 
 
@@ -218,14 +220,17 @@ class _Run:
             self._execute(repo, aside)
 
     def _aside(self, repo: FeatureRepo) -> Aside:
-        """Feast, which is imported while sources are read where it will be asked for something."""
         from engine.sinks.feast.aside import Aside
 
         repo.check()
-        aside = Aside(repo)
-        if (self.plan.feast and self.plan.feast.materialize) or not repo.was_applied:
+        return Aside(repo)
+
+    def _import_feast(self, repo: FeatureRepo, aside: Aside) -> None:
+        """Where it will be asked for something, Feast is imported while views are computed. Of many rows they take most
+        of the memory: it is imported while they are loaded then, which takes longer than that."""
+        will_be_asked = (self.plan.feast and self.plan.feast.materialize) or not repo.was_applied
+        if will_be_asked and sum(source.metrics.rows for source in self.report.sources) < _MANY_ROWS:
             aside.begin()
-        return aside
 
     def _execute(self, repo: FeatureRepo | None, aside: Aside | None) -> None:
         self.collect()
@@ -234,6 +239,8 @@ class _Run:
         if any(s.state == "blocked" for s in self.report.sources):
             self.report.status = "blocked"
             return
+        if repo and aside:
+            self._import_feast(repo, aside)
         if self.plan.views:
             with Staging(self.plan.output, self.plan.pipeline, self.report.run_id, self.plan.workdir).open() as staging:
                 self._stand(staging)

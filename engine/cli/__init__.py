@@ -31,7 +31,9 @@ from engine.cli.console import set_up_logging, show_error
 from engine.errors import MaestroError, is_interrupt
 from engine.stopwatch import process_is_a_run
 
-_ARENA_MAX = -8  # of glibc's mallopt
+# Of glibc's mallopt: for how many threads it keeps freed memory, how much of that, and from which size on a piece goes
+# back to the system at once.
+_MALLOPT = {-8: 2, -1: 2**22, -3: 2**22}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +57,8 @@ def entry() -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # Arrow imports numpy, which starts threads; nothing needs them
     gc.set_threshold(50_000)  # imports make objects that stay; Python would look through them for cycles every 700
     process_is_a_run()
-    _few_arenas()
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own keep what was freed
+    _keep_little()
     code = main()
     sys.stderr.flush()
     atexit._run_exitfuncs()
@@ -64,11 +67,12 @@ def entry() -> NoReturn:
     os._exit(code)
 
 
-def _few_arenas() -> None:
-    """Lets glibc keep freed memory for two threads, not for eight per processor: threads that fetch have much of it."""
+def _keep_little() -> None:
+    """Has glibc give freed memory back: stages of a run use much of it one after the other, in different libraries."""
     limit = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if limit is not None:
-        limit(_ARENA_MAX, 2)
+        for parameter, value in _MALLOPT.items():
+            limit(parameter, value)
 
 
 def _outcome(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Computes a feature view as of a moment: to a frame, or straight to a Parquet file in bounded memory."""
+"""Computes a feature view as of a moment: to a table, or straight to a file in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import duckdb
 
-from engine.duck import identifier, literal
+from engine.duck import identifier
 from engine.errors import MaestroError
 from engine.features.definition import FeatureView
 from engine.features.dtypes import place, refused
@@ -17,6 +17,8 @@ from engine.features.query import as_of_macro, view_query
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from engine.features.raw import Raw
 
 
 def compute(inputs: Inputs, view: FeatureView, as_of: datetime) -> pa.Table:
@@ -28,14 +30,32 @@ def compute(inputs: Inputs, view: FeatureView, as_of: datetime) -> pa.Table:
         raise failed(inputs, view, as_of, error) from error
 
 
-def compute_to_parquet(inputs: Inputs, view: FeatureView, as_of: datetime, path: Path) -> None:
+def compute_raw(inputs: Inputs, view: FeatureView, as_of: datetime, path: Path) -> Raw:
     """As `compute`, written to ``path`` without holding the result in memory."""
     try:
         inputs.connection.execute(as_of_macro(as_of))
-        query = view_query(view, as_of)
-        inputs.connection.execute(f"COPY ({query}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+        return written(inputs, view_query(view, as_of), path)
     except duckdb.Error as error:
         raise failed(inputs, view, as_of, error) from error
+
+
+def written(inputs: Inputs, query: str, path: Path) -> Raw:
+    """The rows of a query, in a file.
+
+    Raises:
+        duckdb.Error: it cannot be answered.
+        SinkError: the disk is full or cannot be written.
+    """
+    import pyarrow as pa
+
+    from engine.features import raw
+
+    found = inputs.connection.sql(query)
+    try:
+        return raw.write(found.to_arrow_reader(raw.slice_rows(len(found.columns))), path)
+    except (OSError, pa.ArrowException):
+        inputs.connection.sql(query).to_arrow_table()  # which says what is amiss in DuckDB's own terms
+        raise
 
 
 def failed(inputs: Inputs, view: FeatureView, as_of: datetime, error: duckdb.Error) -> MaestroError:

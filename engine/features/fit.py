@@ -224,10 +224,20 @@ def _check_names(fit: Fit, schema: pl.Schema, columns: Sequence[str]) -> None:
             )
 
 
-def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
+def missing(frame: pl.DataFrame) -> dict[str, int]:
+    """How many nulls each column has; NaN counts as null."""
+    return frame.select(_null_for_nan(name, dtype).null_count() for name, dtype in frame.schema.items()).row(
+        0, named=True
+    )
+
+
+def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str], nulls: Mapping[str, int] | None = None) -> pl.LazyFrame:
     """``frame`` with missing values handled as ``fit`` says; NaN counts as null. Other columns are untouched.
 
     A column of integers that had nulls becomes Float64 when they are imputed, since a median may be a fraction.
+
+    Args:
+        nulls: how many the columns have, where that is known; of all rows, if these are some of them.
     """
     schema = frame.collect_schema()
     frame = frame.with_columns(_null_for_nan(c, schema[c]) for c in columns)
@@ -244,11 +254,14 @@ def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
             for c in values
             if schema[c].is_numeric() and not schema[c].is_float() and not fit.columns[c].is_categorical
         ]
-        nulls = frame.select(pl.col(exact).null_count()).collect(engine="streaming").row(0, named=True) if exact else {}
+        if nulls is None and exact:
+            counts = frame.select(column(c).null_count() for c in exact)
+            nulls = counts.collect(engine="streaming").row(0, named=True)
+        known = {c: (nulls or {})[c] for c in exact}
         return frame.with_columns(
-            (column(c).cast(pl.Float64) if c in nulls else column(c)).fill_null(_literal(value, schema[c]))
+            (column(c).cast(pl.Float64) if c in known else column(c)).fill_null(_literal(value, schema[c]))
             for c, value in values.items()
-            if nulls.get(c, 1)
+            if known.get(c, 1)
         )
     return frame
 
@@ -256,47 +269,88 @@ def fill(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> pl.LazyFrame:
 _COUNTS = {"outside": transform.outside, "unknown": transform.unknown}
 
 
+class Applying:
+    """A fit at work on rows, all at once or slice by slice.
+
+    Args:
+        schema: of the rows.
+        rows: how many there are in all.
+        nulls: of them all, by column.
+
+    Attributes:
+        schema: of what is made of them.
+    """
+
+    def __init__(
+        self, schema: pl.Schema, fit: Fit, columns: Sequence[str], *, rows: int, nulls: Mapping[str, int]
+    ) -> None:
+        self._fit, self._columns, self._rows, self._nulls = fit, list(columns), rows, nulls
+        blank = self.filled(pl.LazyFrame(schema=schema))
+        filled = blank.collect_schema()
+        steps = {c: fit.steps(c, schema[c]) for c in columns}
+        self._counted = {
+            f"{what} {c}": expr
+            for c in columns
+            for what, count in _COUNTS.items()
+            if (expr := count(c, filled[c], steps[c])) is not None
+        }
+        self._made: list[pl.Expr] | None = None
+        if any(steps.values()):
+            self._made = [e for c, dtype in filled.items() for e in transform.columns(c, dtype, steps.get(c, ()))]
+        self.schema = self.made(blank).collect_schema()
+        self._after: Counter[str] = Counter()
+
+    def filled(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Rows with missing values handled."""
+        return fill(frame, self._fit, self._columns, self._nulls)
+
+    def made(self, filled: pl.LazyFrame) -> pl.LazyFrame:
+        """What becomes of them then; the columns that become of one stand in its place."""
+        return filled if self._made is None else filled.select(self._made)
+
+    def count(self, filled: pl.LazyFrame) -> None:
+        """Takes note of what was done to filled rows."""
+        counts = filled.select(
+            pl.len(),
+            *(column(c).count().alias(f"values {c}") for c in self._columns),
+            *(expr.alias(name) for name, expr in self._counted.items()),
+        )
+        self._after.update(counts.collect(engine="streaming").row(0, named=True))
+
+    def of(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What becomes of some of the rows, which are counted."""
+        filled = self.filled(rows.lazy()).collect(engine="in-memory")  # in their order
+        self.count(filled.lazy())
+        return self.made(filled.lazy()).collect(engine="in-memory")
+
+    def applied(self) -> Applied:
+        """What was done to all that were counted."""
+        after, columns = self._after, self._columns
+        left = {c: after["len"] - after[f"values {c}"] for c in columns}
+        dropped = self._rows - after["len"]
+        return Applied(
+            rows=self._rows,
+            dropped=dropped,
+            filled={c: self._nulls[c] - left[c] for c in columns if self._nulls[c] > left[c]} if not dropped else {},
+            clipped={c: n for c in columns if (n := after[f"outside {c}"])},
+            all_null=tuple(c for c in columns if after["len"] and not after[f"values {c}"]),
+            unknown={c: n for c in columns if (n := after[f"unknown {c}"])},
+        )
+
+
 def apply(frame: pl.LazyFrame, fit: Fit, columns: Sequence[str]) -> tuple[pl.LazyFrame, Applied]:
-    """Both, with counts of what they did; the columns that become of one stand in its place."""
+    """Both, with counts of what they did."""
     schema = frame.collect_schema()
-    filled = fill(frame, fit, columns)
-    filled_schema = filled.collect_schema()
-    steps = {c: fit.steps(c, schema[c]) for c in columns}
-    counted = {
-        f"{what} {c}": expr
-        for c in columns
-        for what, count in _COUNTS.items()
-        if (expr := count(c, filled_schema[c], steps[c])) is not None
-    }
     before = (
         frame.select(pl.len(), *(_null_for_nan(c, schema[c]).null_count() for c in columns))
         .collect(engine="streaming")
         .row(0)
     )
-    after = (
-        filled.select(
-            pl.len(),
-            *(column(c).count().alias(f"values {c}") for c in columns),
-            *(expr.alias(name) for name, expr in counted.items()),
-        )
-        .collect(engine="streaming")
-        .row(0, named=True)
-    )
-    rows, nulls = before[0], dict(zip(columns, before[1:], strict=True))
-    left = {c: after["len"] - after[f"values {c}"] for c in columns}
-    dropped = rows - after["len"]
-    applied = Applied(
-        rows=rows,
-        dropped=dropped,
-        filled={c: nulls[c] - left[c] for c in columns if nulls[c] > left[c]} if not dropped else {},
-        clipped={c: n for c in columns if (n := after.get(f"outside {c}", 0))},
-        all_null=tuple(c for c in columns if after["len"] and not after[f"values {c}"]),
-        unknown={c: n for c in columns if (n := after.get(f"unknown {c}", 0))},
-    )
-    if not any(steps.values()):
-        return filled, applied
-    made = [e for c, dtype in filled_schema.items() for e in transform.columns(c, dtype, steps.get(c, ()))]
-    return filled.select(made), applied
+    nulls = dict(zip(columns, before[1:], strict=True))
+    work = Applying(schema, fit, columns, rows=before[0], nulls=nulls)
+    filled = work.filled(frame)
+    work.count(filled)
+    return work.made(filled), work.applied()
 
 
 def marks(fit: Fit, schema: pl.Schema, columns: Sequence[str]) -> dict[str, str]:
@@ -315,15 +369,12 @@ def marks(fit: Fit, schema: pl.Schema, columns: Sequence[str]) -> dict[str, str]
 
 
 def _medians(frame: pl.LazyFrame, columns: Sequence[str]) -> dict[str, float | None]:
-    if not columns:
-        return {}
-    schema = frame.collect_schema()
-    row = (
-        frame.select(transform.finite(column(c), schema[c]).cast(pl.Float64).median().alias(c) for c in columns)
-        .collect(engine="streaming")
-        .row(0, named=True)
-    )
-    return {c: float(v) if v is not None else None for c, v in row.items()}
+    """Of one column after the other: the values of each are held whole."""
+    schema, found = frame.collect_schema(), {}
+    for c in columns:
+        value = frame.select(transform.finite(column(c), schema[c]).cast(pl.Float64).median())
+        found[c] = value.collect(engine="streaming").item()
+    return {c: float(v) if v is not None else None for c, v in found.items()}
 
 
 def _mode(frame: pl.LazyFrame, name: str) -> Any:

@@ -40,7 +40,14 @@ def timestamp(moment: datetime) -> str:
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
-def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (), beside: Collection[str] = ()) -> str:
+def view_query(
+    view: FeatureView,
+    as_of: datetime,
+    *,
+    given: Collection[str] = (),
+    beside: Collection[str] = (),
+    in_order: bool = False,
+) -> str:
     """The rows of ``view`` as of ``as_of``.
 
     Columns: the entity's key as its source has it, ``event_timestamp``, the features; ordered by key. Roles are
@@ -51,13 +58,14 @@ def view_query(view: FeatureView, as_of: datetime, *, given: Collection[str] = (
             are then not computed; see `given_name`.
         beside: such relations without ``_key``, whose rows are in the order of the entities', which is that of their
             keys; they are laid beside them, which costs less than a join.
+        in_order: whether the table of entities is in the order of their keys.
     """
     parts = _with(view, as_of, "", given, beside)
     moment = f"{timestamp(as_of)} AT TIME ZONE 'UTC' AS event_timestamp"
     columns = ",\n  ".join([*key_columns(view), moment, *_features(view)])
     whole = _both(view, "", given, beside)
     joined = [rows for rows in view.rows if given_name(rows) not in beside and rows != whole]
-    order = "\nORDER BY _source_key" if joined or not beside else ""
+    order = "\nORDER BY _source_key" if joined or not (beside or in_order) else ""
     return f"{parts}\nSELECT {columns}\n{_joined(view, '', joined)}{order}"
 
 

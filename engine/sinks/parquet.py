@@ -12,14 +12,14 @@ import hashlib
 import os
 import shutil
 import uuid
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import SinkError
@@ -101,10 +101,13 @@ class Staging:
                 ours.rmdir()
                 self._root.rmdir()
 
-    def write(self, frame: pl.LazyFrame, view: str, as_of: datetime, metadata: Mapping[str, str] | None = None) -> Part:
-        """Writes ``frame`` (in its order) as the file of ``view`` and ``as_of``, durably, but not yet visible.
+    def write(
+        self, rows: Iterable[pl.DataFrame], view: str, as_of: datetime, metadata: Mapping[str, str] | None = None
+    ) -> Part:
+        """Writes rows (in their order) as the file of ``view`` and ``as_of``, durably, but not yet visible.
 
         Args:
+            rows: one or more frames; each is a row group.
             metadata: goes into the file's footer.
 
         Raises:
@@ -114,15 +117,28 @@ class Staging:
         staged = self.folder / relative
         try:
             staged.parent.mkdir(parents=True, exist_ok=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Polars calls metadata unstable
-                frame.sink_parquet(staged, compression="zstd", maintain_order=True, metadata=dict(metadata or {}))
+            count = _write(staged, rows, metadata or {})
             sync(staged)
             with staged.open("rb") as handle:
                 digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        except (OSError, pl.exceptions.ComputeError) as error:
+        except OSError as error:
             raise unwritable(staged.parent, error) from None
-        return Part(staged, self.output, relative.as_posix(), pq.read_metadata(staged).num_rows, digest)
+        return Part(staged, self.output, relative.as_posix(), count, digest)
+
+
+def _write(path: Path, frames: Iterable[pl.DataFrame], metadata: Mapping[str, str]) -> int:
+    """How many rows were written."""
+    count, writer = 0, None
+    with ExitStack() as stack:
+        file = stack.enter_context(pa.OSFile(str(path), "wb"))
+        for frame in frames:
+            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+                writer.add_key_value_metadata(dict(metadata))
+            writer.write_table(table, row_group_size=max(frame.height, 1))
+            count += frame.height
+    return count
 
 
 def _is_dead(folder: Path) -> bool:

@@ -10,14 +10,14 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from days import as_ofs
 
-from engine.features.compute import compute_to_parquet
+from engine.features.compute import compute_raw
 from engine.features.definition import Aggregate, Feature, Settings
 from engine.features.inputs import Inputs
+from engine.features.raw import Raw
 from engine.features.sets import view_of
 from engine.types import Duration
 
@@ -47,10 +47,9 @@ if kind == "mixed":
     )
 
 
-def write(table: Any, path: Path) -> None:
-    import polars as pl
-
-    pl.DataFrame(table).lazy().sink_parquet(path, compression="zstd", maintain_order=True)
+def write(raw: Raw, path: Path) -> None:
+    raw.scan().sink_parquet(path, compression="zstd", maintain_order=True)
+    raw.remove()
 
 
 begun = time.monotonic()
@@ -59,15 +58,15 @@ moments = as_ofs(count)
 with Inputs(view, tables, memory_limit="512MiB", spill=out / "spill") as inputs:
     if len(sys.argv) > 5:
         for i, moment in enumerate(moments):
-            compute_to_parquet(inputs, view, moment, out / f"{i}.parquet")
+            write(compute_raw(inputs, view, moment, out / "raw.arrow"), out / f"{i}.parquet")
     else:
         from engine.features.history import History
 
         history = History(inputs, view, moments, folder=out / "history", budget=256 * 2**20)
         with ThreadPoolExecutor(1) as writer:  # as `maestro backfill`: a file is written while the next is computed
             waiting: deque[Future[None]] = deque()
-            for i, (_, table) in enumerate(history):
-                waiting.append(writer.submit(write, table, out / f"{i}.parquet"))
+            for i, (_, raw) in enumerate(history.raw()):
+                waiting.append(writer.submit(write, raw, out / f"{i}.parquet"))
                 if len(waiting) > 1:
                     waiting.popleft().result()
             waiting.pop().result()

@@ -19,7 +19,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -32,9 +32,11 @@ import pyarrow as pa
 
 from engine.duck import identifier
 from engine.features.approximate import most, seen
+from engine.features.compute import written
 from engine.features.definition import Aggregate, FeatureView, Rows, mentions
 from engine.features.history import buckets
 from engine.features.history.channels import to_series
+from engine.features.history.kept import kept
 from engine.features.history.results import Results
 from engine.features.history.rows import Carried, Events, carriable, value_kinds
 from engine.features.history.saved import Begun, Saved, merged_entities
@@ -42,6 +44,7 @@ from engine.features.history.spans import Span
 from engine.features.history.walk import Result, Walk
 from engine.features.inputs import Inputs, as_data_error
 from engine.features.query import as_of_macro, entity_ctes, given_name, known_entities, lookup_alias, view_query
+from engine.features.raw import Raw
 from engine.features.ways import MANY, adds_up, is_carried, runs
 from engine.types import epoch_microseconds
 
@@ -83,8 +86,20 @@ class History:
 
     def __iter__(self) -> Iterator[tuple[datetime, pa.Table]]:
         """Each as-of and its rows, as `engine.features.compute.compute` gives them."""
+        with self._worded():
+            for as_of, query in self._queries():
+                yield as_of, cast("pa.Table", self._inputs.connection.sql(query).to_arrow_table())
+
+    def raw(self) -> Iterator[tuple[datetime, Raw]]:
+        """Each as-of and its rows, in a file that whoever takes it removes."""
+        with self._worded():
+            for number, (as_of, query) in enumerate(self._queries()):
+                yield as_of, written(self._inputs, query, self._folder / f"raw-{number}.arrow")
+
+    @contextmanager
+    def _worded(self) -> Iterator[None]:
         try:
-            yield from self._tables()
+            yield
         except duckdb.Error as error:
             raise as_data_error(error, self._name) from error
 
@@ -125,13 +140,14 @@ class History:
                 aggregates += left
         return replace(view, rows=tuple(rows), aggregates=tuple(aggregates))
 
-    def _tables(self) -> Iterator[tuple[datetime, pa.Table]]:
+    def _queries(self) -> Iterator[tuple[datetime, str]]:
+        """Each as-of and what asks for its rows, before the next is come to."""
         connection = self._inputs.connection
         connection.execute(as_of_macro(self._as_ofs[-1]))
         with ExitStack() as stack:
             stack.callback(connection.execute, f"SET memory_limit = '{self._inputs.memory_limit}'")
             connection.execute(f"SET memory_limit = '{max(self._budget // 2**20, _LEAST)}MiB'")
-            self._keep_tables(stack)
+            view = self._keep_tables(stack)
             carriers = [stack.enter_context(_Carrier(self, c, i)) for i, c in enumerate(self._carried)]
             given = [c.relation for c in carriers if not c.is_beside]
             beside = [c.relation for c in carriers if c.is_beside]
@@ -139,11 +155,11 @@ class History:
                 for carrier in carriers:
                     connection.register(carrier.relation, carrier.at(i))
                 connection.execute(as_of_macro(as_of))
-                query = view_query(self._view, as_of, given=given, beside=beside)
-                yield as_of, cast("pa.Table", connection.sql(query).to_arrow_table())
+                yield as_of, view_query(view, as_of, given=given, beside=beside, in_order=not view.known_by)
 
-    def _keep_tables(self, stack: ExitStack) -> None:
-        """Reads the tables that are asked at each as-of; what is only carried is read by its carrier."""
+    def _keep_tables(self, stack: ExitStack) -> FeatureView:
+        """Reads the tables that are asked at each as-of, and gives the view over them; what is only carried is read by
+        its carrier."""
         asked: set[str] = set()
         views = [self._view, *(r.lookup[0] for r in self._view.rows if r.lookup)]
         carried = {c.rows.name for c in self._carried}
@@ -151,16 +167,17 @@ class History:
             asked |= {view.known_by.role if view.known_by else view.entity.name} | {
                 r.role for r in view.rows if r.name not in carried
             }
-        execute = self._inputs.connection.execute
+        execute, over = self._inputs.connection.execute, self._view
         for name in sorted(asked):
-            kept, query = identifier(f"{name} kept"), f"SELECT * FROM {identifier(name)}"
+            table, query = identifier(f"{name} kept"), f"SELECT * FROM {identifier(name)}"
             if name == self._view.entity.name and not self._view.known_by:
-                query += f" WHERE {identifier(self._view.entity.key)} IS NOT NULL ORDER BY _source_key"
-            execute(f"CREATE OR REPLACE TEMP TABLE {kept} AS {query}")
-            stack.callback(execute, f"DROP TABLE {kept}")
-            before = self._inputs.define(name, f"SELECT * FROM {kept}")
+                query, over = kept(self._view)
+            execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query}")
+            stack.callback(execute, f"DROP TABLE {table}")
+            before = self._inputs.define(name, f"SELECT * FROM {table}")
             if before is not None:
                 stack.callback(self._inputs.define, name, before)
+        return over
 
 
 class _Carrier:

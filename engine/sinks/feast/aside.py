@@ -23,6 +23,10 @@ from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView
 from engine.stopwatch import waiting
 
+# It stands beside whatever a run has in memory: freed memory is to go back to the system, and few threads hold some.
+_LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": str(2**20)}
+_LEAN |= {"MALLOC_MMAP_THRESHOLD_": str(2**20), "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+
 
 class Aside(AbstractContextManager["Aside"]):
     """What is asked of Feast about one repo; the process begins when it is told to, or is asked something."""
@@ -42,7 +46,7 @@ class Aside(AbstractContextManager["Aside"]):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **_LEAN, "PYTHONPATH": path},
             )
 
     def __exit__(self, *_: object) -> None:

@@ -51,7 +51,7 @@ def newest(
     rows = max(1_000, _CELLS // (len(names) + 1))
     with closing(connect(memory_limit, spill)) as database, reading(view):
         sql = _query(database, paths, key, columns, where, among)
-        reader: pa.RecordBatchReader = database.sql(f"{sql} ORDER BY {key}").to_arrow_reader(rows)
+        reader: pa.RecordBatchReader = database.sql(sql).to_arrow_reader(rows)
         for batch in reader:
             yield from _parts(_frame(batch))
 
@@ -85,23 +85,32 @@ def _query(
     where: str,
     among: Sequence[Any] | None,
 ) -> str:
-    """The newest rows. Where one file is newer than all others, as the last of many as-ofs is, its rows are: of the
-    others only the keys are looked at, and then the rows of those that it lacks."""
+    """The newest rows, by key. Where one file is newer than all others, as the last of many as-ofs is, its rows are: of
+    the others only the keys are looked at, and then the rows of those that it lacks."""
     last = _last(database, paths)
     older = [path for path in paths if path != last]
     if last is None:
-        return _latest(_scan(paths), key, columns, where)
+        return f"{_latest(_scan(paths), key, columns, where)} ORDER BY {key}"
     newest = f"SELECT {columns} FROM {_scan([last])} WHERE {where}"
-    if not older or (among is not None and _count(database, newest) == len(among)):
-        return newest
-    keys = f"(SELECT {key} FROM {_scan(older)} WHERE {where})"
-    database.execute(
-        f"CREATE TEMP TABLE absent AS SELECT DISTINCT {key} FROM {keys} ANTI JOIN {_scan([last])} USING ({key})"
-    )
-    if not _count(database, "FROM absent"):
-        return newest
+    if among is not None and _count(database, newest) == len(among):
+        return f"{newest} ORDER BY {key}"
+    if older:
+        keys = f"(SELECT {key} FROM {_scan(older)} WHERE {where})"
+        database.execute(
+            f"CREATE TEMP TABLE absent AS SELECT DISTINCT {key} FROM {keys} ANTI JOIN {_scan([last])} USING ({key})"
+        )
+    if not older or not _count(database, "FROM absent"):
+        return newest if _is_in_order(database, last, key) else f"{newest} ORDER BY {key}"
     lacking = f"(SELECT {columns} FROM {_scan(older)} SEMI JOIN absent USING ({key}))"
-    return f"{newest} UNION ALL ({_latest(lacking, key, columns, where)})"
+    return f"{newest} UNION ALL ({_latest(lacking, key, columns, where)}) ORDER BY {key}"
+
+
+def _is_in_order(database: duckdb.DuckDBPyConnection, path: Path, key: str) -> bool:
+    """Whether a file has its rows by key, as the engine writes them, so that they need not be sorted and held for it;
+    they come in the order of the file then."""
+    database.execute("SET preserve_insertion_order = true")
+    ascends = f"SELECT ({key}) > lag(({key})) OVER () AS ascends FROM {_scan([path])}"
+    return not _count(database, f"FROM ({ascends}) WHERE NOT ascends")
 
 
 def _latest(scan: str, key: str, columns: str, where: str) -> str:
