@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from engine.checkpoints import Checkpoints, Ground
-    from engine.features.fit import Fit
+    from engine.features.fit import Applied, Fit
     from engine.features.history.saved import Saved
     from engine.features.inputs import Inputs
     from engine.features.raw import Raw
 
+_WRITERS = 2  # files of a view that are written at the same time
 _NONE: Mapping[datetime, str] = {}
 Parts = Generator[tuple[ViewReport, datetime, Part], None, None]
 
@@ -117,16 +118,26 @@ class Extraction:
             self.dtypes[view] = {name: str(dtype) for name, dtype in schema.items() if name != "created_timestamp"}
 
     def _staged(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, Part]]:
-        """Writes one file while the next is computed."""
+        """Writes files while the next is computed. Fits grow in the order of the as-ofs."""
         self._fit_on_range(subject, as_ofs)
-        staged: deque[tuple[datetime, Future[Part]]] = deque()
-        with ThreadPoolExecutor(1) as writer:
+        name, applied = subject.view.name, subject.report.applied
+        staged: deque[tuple[datetime, Future[tuple[Part, Applied]]]] = deque()
+
+        def written() -> tuple[datetime, Part]:
+            as_of, writing = staged.popleft()
+            with waiting("writer"):
+                part, done = writing.result()
+            applied.append(done)
+            return as_of, part
+
+        with ThreadPoolExecutor(_WRITERS) as writers:
             for as_of, raw in self._raw(subject, as_ofs):
-                staged.append((as_of, writer.submit(self._finish, subject, raw, as_of)))
-                if len(staged) > 1:
-                    yield _written(*staged.popleft())
-            for moment, part in staged:
-                yield _written(moment, part)
+                fit = self.fits[name] = self._fit(subject.view, raw.scan())
+                staged.append((as_of, writers.submit(self._finish, subject, raw, as_of, fit)))
+                if len(staged) > _WRITERS:
+                    yield written()
+            while staged:
+                yield written()
 
     def _fit_on_range(self, subject: _Subject, as_ofs: Sequence[datetime]) -> None:
         """A first fit on all as-ofs that the view declares, where this run has some of them."""
@@ -165,22 +176,20 @@ class Extraction:
         for number, as_of in enumerate(as_ofs):
             yield as_of, compute_raw(inputs, inputs.view, as_of, staged / f"{name}-raw-{number}.arrow")
 
-    def _finish(self, subject: _Subject, raw: Raw, as_of: datetime) -> Part:
+    def _finish(self, subject: _Subject, raw: Raw, as_of: datetime, fit: Fit) -> tuple[Part, Applied]:
         import polars as pl
 
         from engine.features.fit import Applying, marks
 
         view_plan, names = subject.view, subject.view.view.feature_names
-        fit = self.fits[view_plan.name] = self._fit(view_plan, raw.scan())
         work = Applying(raw.schema, fit, names, rows=raw.rows, nulls=raw.nulls)
         self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in work.schema.items()}
         stamp = pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
         made = {FITS: json.dumps(marks(fit, raw.schema, names), sort_keys=True)}
         rows = (work.of(rows).with_columns(stamp) for rows in raw.slices())
         part = subject.staging.write(rows, view_plan.name, as_of, made)
-        subject.report.applied.append(work.applied())
         raw.remove()
-        return part
+        return part, work.applied()
 
     def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
         """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""
@@ -215,8 +224,3 @@ class Extraction:
             timeless = [c for c in view_plan.view.timeless(role) if c not in absent]
             if timeless and view_plan.as_of[0] < self._report.created_timestamp:
                 report.timeless[role.name] = timeless
-
-
-def _written(as_of: datetime, part: Future[Part]) -> tuple[datetime, Part]:
-    with waiting("writer"):
-        return as_of, part.result()

@@ -86,8 +86,6 @@ def load_views(
         SinkError: the store cannot be reached or written, or gives back other values; loading again goes on.
     """
     config = read_config(repo.folder)
-    if proof != 0:
-        aside.begin()
     done = []
     with _fetched(plan) as fetched:
         with open_store(config, repo) as store:
@@ -179,6 +177,7 @@ class _Loading:
         elif self.whole:
             progress.step("feast", f"{view}: removal")
             removed = self._remove_gone()
+            progress.step("feast", view)
         self.ledger.loading(pipeline, view, self.identity, asked, after)
 
         def loaded(key: Any, rows: int) -> None:

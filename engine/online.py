@@ -47,6 +47,8 @@ def materialize(
     from engine.loading import load_views
 
     with Aside(repo) as aside, opened(plan) as ledger, ledger.lease(plan.pipeline):
+        if proof != 0:
+            aside.begin()  # while it loads
         told = progress or Silent()
         return load_views(plan, ledger, repo, chosen, aside=aside, full=full, proof=proof, progress=told)
 

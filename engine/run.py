@@ -226,8 +226,8 @@ class _Run:
         return Aside(repo)
 
     def _import_feast(self, repo: FeatureRepo, aside: Aside) -> None:
-        """Where it will be asked for something, Feast is imported while views are computed. Of many rows they take most
-        of the memory: it is imported while they are loaded then, which takes longer than that."""
+        """Where it will be asked for something, Feast is imported while views are computed. Of many rows that takes
+        most of the memory, and so does loading them: Feast is imported after it then, which takes a second."""
         will_be_asked = (self.plan.feast and self.plan.feast.materialize) or not repo.was_applied
         if will_be_asked and sum(source.metrics.rows for source in self.report.sources) < _MANY_ROWS:
             aside.begin()

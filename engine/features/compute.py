@@ -52,7 +52,8 @@ def written(inputs: Inputs, query: str, path: Path) -> Raw:
 
     found = inputs.connection.sql(query)
     try:
-        return raw.write(found.to_arrow_reader(raw.slice_rows(len(found.columns))), path)
+        with found.to_arrow_reader(raw.slice_rows(len(found.columns))) as reader:  # the connection waits for its end
+            return raw.write(reader, path)
     except (OSError, pa.ArrowException):
         inputs.connection.sql(query).to_arrow_table()  # which says what is amiss in DuckDB's own terms
         raise

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
@@ -78,19 +79,19 @@ def write(reader: pa.RecordBatchReader, path: Path) -> Raw:
     """
     schema = pl.DataFrame(pa.Table.from_batches([], reader.schema)).schema  # empty_table() imports pandas
     nulls, rows = dict.fromkeys(schema, 0), 0
-    try:
-        file = pa.OSFile(str(path), "wb")
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    with file, pa.ipc.new_file(file, reader.schema) as writer:
+    with ExitStack() as stack:
+        with _writing(path):
+            file = stack.enter_context(pa.OSFile(str(path), "wb"))
+            writer = pa.ipc.new_file(file, reader.schema)
         for batch in reader:
             for name, count in missing(_frame(batch)).items():
                 nulls[name] += count
             rows += batch.num_rows
-            try:
+            with _writing(path):
                 writer.write_batch(batch)
-            except OSError as error:
-                raise _unwritable(path, error) from None
+        with _writing(path):
+            writer.close()
+            file.close()
     return Raw(path, schema, rows, nulls)
 
 
@@ -98,10 +99,14 @@ def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(batch))
 
 
-def _unwritable(path: Path, error: Any) -> SinkError:
-    return SinkError(
-        f"cannot write: {error.strerror or error}",
-        code="output.unwritable",
-        where=str(path.parent),
-        fix="free disk space there; the rows of an as-of are kept there until they are published",
-    )
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SinkError(
+            f"cannot write: {error.strerror or error}",
+            code="output.unwritable",
+            where=str(path.parent),
+            fix="free disk space there; the rows of an as-of are kept there until they are published",
+        ) from None

@@ -74,4 +74,4 @@ def test_the_rows_of_a_day_are_never_held_whole(tmp_path: Path) -> None:
     assert rows == [[MANY] * DAYS]
     hours = [pl.read_parquet(p)["estimated_hours"] for p in sorted((tmp_path / "many").rglob("part-*.parquet"))]
     assert [(h.len(), h.null_count(), h.min(), h.max()) for h in hours] == [(MANY, 0, 0.0, 1.0)] * DAYS
-    assert many - few < 2 * (MANY - SOME) * BYTES  # of one day, held once, it would be half of that
+    assert many - few < 3 * (MANY - SOME) * BYTES  # with days held whole it was 4.5 times so many

@@ -119,9 +119,9 @@ def test_the_stages_of_a_command_add_up_to_its_process(tmp_path: Path) -> None:
 
 def test_a_run_of_a_library_counts_from_its_call(tmp_path: Path) -> None:
     write_world(tmp_path)
-    burn(0.5)
+    burn(3)
     report = run(tmp_path)
     stages = {(lap.stage, lap.name) for lap in report.stages}
     assert {("read", "users"), ("compute", "user_features"), ("publish", "user_features")} <= stages
-    assert report.stages[0].cpu_seconds < 0.5
+    assert report.stages[0].cpu_seconds < 3
     assert report.to_dict()["stages"][0]["stage"] == "start"

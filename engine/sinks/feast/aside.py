@@ -10,10 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+import uuid
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import MaestroError, SinkError
 from engine.processes import end
@@ -22,6 +23,9 @@ from engine.sinks.feast.repo import FeatureRepo
 from engine.sinks.feast.service import Service
 from engine.sinks.feast.view import OfflineView
 from engine.stopwatch import waiting
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # It stands beside whatever a run has in memory: freed memory is to go back to the system, and few threads hold some.
 _LEAN = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": str(2**20)}
@@ -72,8 +76,16 @@ class Aside(AbstractContextManager["Aside"]):
         Raises:
             SinkError: values differ; features, counts and an example are named.
         """
-        where = {"paths": [str(p) for p in paths], "memory_limit": memory_limit, "spill": str(spill)}
-        return int(self._asked({"do": "prove", "view": view.to_dict(), "among": among, **where}))
+        from engine.sinks.online.newest import newest
+
+        rows = newest(view, paths, memory_limit=memory_limit, spill=spill, among=among)
+        path = spill / f"proof-{uuid.uuid4().hex}.arrow"  # read here: over there, DuckDB would be loaded for it
+        try:
+            if not _handed_over(rows, path):
+                return 0
+            return int(self._asked({"do": "prove", "view": view.to_dict(), "rows": str(path)}))
+        finally:
+            path.unlink(missing_ok=True)
 
     def _asked(self, job: dict[str, Any]) -> Any:
         self.begin()
@@ -108,11 +120,47 @@ def _done(repo: FeatureRepo, job: dict[str, Any]) -> Any:
         services = [Service.from_dict(s) for s in job["services"]]
         return [d.to_dict() for d in repo.apply(views, services, {(kind, name) for kind, name in job["pending"]})]
     from engine.sinks.feast.proof import prove
-    from engine.sinks.online.newest import newest
 
-    view, paths = OfflineView.from_dict(job["view"]), [Path(p) for p in job["paths"]]
-    limits = {"memory_limit": job["memory_limit"], "spill": Path(job["spill"])}
-    return prove(repo, view, newest(view, paths, **limits, among=job["among"]))
+    return prove(repo, OfflineView.from_dict(job["view"]), _taken(Path(job["rows"])))
+
+
+def _handed_over(frames: Generator[pl.DataFrame, None, None], path: Path) -> bool:
+    """Writes rows for the other process to read; whether there are any.
+
+    Raises:
+        SinkError: the disk is full or cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    from engine.sinks.parquet import unwritable
+
+    writer = None
+    with ExitStack() as stack:
+        stack.enter_context(closing(frames))
+        for frame in frames:
+            table = frame.to_arrow()
+            try:
+                if writer is None:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file = stack.enter_context(pa.OSFile(str(path), "wb"))
+                    writer = pa.ipc.new_stream(file, table.schema)
+                writer.write_table(table)
+            except OSError as error:
+                raise unwritable(path.parent, error, "workdir") from None
+        if writer is not None:
+            writer.close()
+    return writer is not None
+
+
+def _taken(path: Path) -> Iterator[pl.DataFrame]:
+    import polars as pl
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as batches:
+        for batch in batches:
+            yield pl.DataFrame(pl.from_arrow(batch))
 
 
 def _import_lightly() -> None:
