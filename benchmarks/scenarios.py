@@ -52,7 +52,7 @@ files, more than half of these into the task and user views. Two processors are 
 some six of the servers: packed without a gap they would be 21 s, and a sixth of `dlt_pandas` is 22. What is not packed
 is the loading, which waits for the one thread of Redis (3 s), the reading of one source after another (1.4 s), Feast's
 import and `apply` (1.2 s), and the keys of the store, looked through once for each view that is loaded for the first
-time (1.5 s). Two files of a view are written at a time, which took 3.5 s off; the views themselves come one after the
+time (0.8 s). Two files of a view are written at a time, which took 3.5 s off; the views themselves come one after the
 other, for two at a time would hold twice the memory.
 
 The memory is that of the packages of two processes, 270 MiB ours and 230 to 280 Feast's, and 200 to 250 MiB of work
