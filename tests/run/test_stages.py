@@ -79,7 +79,7 @@ def test_what_a_run_waits_for_is_told_of_its_own_thread_only() -> None:
             pass
     told = {lap.stage: dict(lap.waited) for lap in watch.laps()}
     assert {stage: list(of) for stage, of in told.items()} == {"start": [], "compute": ["writer"], "feast": ["Feast"]}
-    assert 0.02 <= told["compute"]["writer"] <= next(lap.seconds for lap in watch.laps() if lap.stage == "compute")
+    assert 0 < told["compute"]["writer"] <= next(lap.seconds for lap in watch.laps() if lap.stage == "compute")
     assert [list(lap.waited) for lap in other.laps()] == [["another's"]]
 
 
