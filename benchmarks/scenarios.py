@@ -76,8 +76,8 @@ Why connectorx and polars are ahead on MariaDB, from a profile of 300,000 and 50
 CPU s of a million rows in their processes and in ours, but ours starts in 0.5 CPU s instead of 0.1 (SQLAlchemy for the
 ledger, the specification's models, Polars, Arrow), and asks the server for more: to refuse dates that no calendar has,
 at which connectorx panics, is 0.28 CPU s of the server for three million dates, over its 0.5 for the rows alone; to
-count the rows, so that none is lost in silence, 0.07. Both stay: the peers do neither. (The figures below are older
-than this: `ours` made a profile then.)
+count the rows, so that none is lost in silence, 0.07. Both stay: the peers do neither. (The figures of
+PostgreSQL at M are older than this: `ours` made a profile then.)
 """,
     {
         "S": {"postgres": 100_000, "mariadb": 50_000},
@@ -336,10 +336,9 @@ else is there and that all rows were stored; where there is something else, rows
 second before the first byte is imports (redis-py 0.1) and DuckDB's sort by key, which makes loads resumable. What
 would halve the server's time is RESTORE with payloads of our own making; they are the server's inner format, so it is
 not done. At ten million entities the sort spills beyond `memory_limit` (512 MiB, of which the peak at that size
-consists for the larger part), and the first write comes only after it. The machine was shared while this was
-measured: of Redis at size L, `feast` took 87.8 s inside in a quieter hour (20.7 times ours), of SQLite 213 CPU s of
-425; at M, the third round of Redis was disturbed, and its `ours` is from while the last change was made; at XL most
-of the wall time was others'.
+consists for the larger part), and the first write comes only after it. Of SQLite at size L and Redis at XL, most of
+the wall time was others': believe the CPU seconds. At a million entities Redis alone takes four fifths of our seconds
+(`sent_bytes`), so that 20 times `feast` is at its limit: 19.9 in this round, 26.6 in one on a busier machine.
 """,
 )
 
