@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from engine.checkpoints import Checkpoints, Ground
-    from engine.features.fit import Applied, Fit
+    from engine.features.fit import Applying, Fit
     from engine.features.history.saved import Saved
     from engine.features.inputs import Inputs
     from engine.features.raw import Raw
@@ -120,14 +120,15 @@ class Extraction:
     def _staged(self, subject: _Subject, as_ofs: Sequence[datetime]) -> Iterator[tuple[datetime, Part]]:
         """Writes files while the next is computed. Fits grow in the order of the as-ofs."""
         self._fit_on_range(subject, as_ofs)
-        name, applied = subject.view.name, subject.report.applied
-        staged: deque[tuple[datetime, Future[tuple[Part, Applied]]]] = deque()
+        name = subject.view.name
+        staged: deque[tuple[datetime, Future[tuple[Part, Applying]]]] = deque()
 
         def written() -> tuple[datetime, Part]:
             as_of, writing = staged.popleft()
             with waiting("writer"):
-                part, done = writing.result()
-            applied.append(done)
+                part, work = writing.result()
+            subject.report.applied.append(work.applied())
+            self.dtypes[name] = {column: str(dtype) for column, dtype in work.schema.items()}
             return as_of, part
 
         with ThreadPoolExecutor(_WRITERS) as writers:
@@ -176,20 +177,20 @@ class Extraction:
         for number, as_of in enumerate(as_ofs):
             yield as_of, compute_raw(inputs, inputs.view, as_of, staged / f"{name}-raw-{number}.arrow")
 
-    def _finish(self, subject: _Subject, raw: Raw, as_of: datetime, fit: Fit) -> tuple[Part, Applied]:
+    def _finish(self, subject: _Subject, raw: Raw, as_of: datetime, fit: Fit) -> tuple[Part, Applying]:
+        """The rows of an as-of, filled, scaled and staged, and what did it."""
         import polars as pl
 
         from engine.features.fit import Applying, marks
 
         view_plan, names = subject.view, subject.view.view.feature_names
         work = Applying(raw.schema, fit, names, rows=raw.rows, nulls=raw.nulls)
-        self.dtypes[view_plan.name] = {name: str(dtype) for name, dtype in work.schema.items()}
         stamp = pl.lit(self._report.created_timestamp).cast(pl.Datetime("us", "UTC")).alias("created_timestamp")
         made = {FITS: json.dumps(marks(fit, raw.schema, names), sort_keys=True)}
         rows = (work.of(rows).with_columns(stamp) for rows in raw.slices())
         part = subject.staging.write(rows, view_plan.name, as_of, made)
         raw.remove()
-        return part, work.applied()
+        return part, work
 
     def _fit(self, view_plan: ViewPlan, frame: pl.LazyFrame) -> Fit:
         """The pinned fit, extended by what it does not cover yet: all of it on a first run, most often nothing."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from engine.errors import SinkError
 from engine.ledger import Ledger
@@ -32,6 +32,9 @@ from engine.types import iso, parse_moment
 log = logging.getLogger(__name__)
 PROVEN = 100  # entities that are read back after a load
 File = Mapping[str, Any]
+_Gone = Literal["remove", "nulls", "keep"]
+# What the ledger has beside a store's identity: where that is declared otherwise, the store is loaded anew.
+_HELD: Mapping[_Gone, str] = {"remove": "-newest", "nulls": "-nulls", "keep": ""}
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def load_views(
         aside: Feast, for the proof.
         full: loads everything, whatever the ledger says.
         proof: how many entities per view are read back through Feast and compared; None is all, 0 none.
-        then: what is to be done between the two.
+        then: what is to be done once all is loaded, before anything is proven.
 
     Raises:
         SinkError: the store cannot be reached or written, or gives back other values; loading again goes on.
@@ -96,10 +99,10 @@ def load_views(
                     view = published_view(plan, view_plan, files)
                     newest_only = plan.keeps_newest_only(view_plan)
                     whole = config.own and newest_only
-                    kind = "newest" if whole else "nulls" if newest_only else ""
-                    identity = f"{config.identity}-{kind}" if kind else config.identity
+                    gone: _Gone = "remove" if whole else "nulls" if newest_only else "keep"
+                    identity = f"{config.identity}{_HELD[gone]}"
                     anew = full or not store.holds(view)
-                    loading = _Loading(plan, ledger, store, identity, view, files, fetched, full=anew, kind=kind)
+                    loading = _Loading(plan, ledger, store, identity, view, files, fetched, full=anew, gone=gone)
                     ran = loading.run(progress, older_wins=not config.own)
                     done.append((view, files[-1:] if whole else files, ran, loading.warning))
         if then:
@@ -125,8 +128,8 @@ class _Loading:
     """One view on its way into the store.
 
     Args:
-        kind: ``newest``: the store is to hold just what the newest file has: older ones are not loaded, and entities
-            that it lacks are removed; ``nulls``: these are given nulls; "": they stay.
+        gone: what becomes of entities that the newest file lacks. ``remove``: the store is to hold just what that
+            file has: older ones are not loaded; ``nulls``: they are given nulls; ``keep``: they stay.
 
     Attributes:
         warning: what could not be done.
@@ -143,10 +146,10 @@ class _Loading:
         fetched: _Files,
         *,
         full: bool,
-        kind: str,
+        gone: _Gone,
     ) -> None:
         self.plan, self.ledger, self.store = plan, ledger, store
-        self.whole, self.nulls, self.warning = kind == "newest", kind == "nulls", ""
+        self.whole, self.nulls, self.warning = gone == "remove", gone == "nulls", ""
         self.fetched = fetched
         self.identity, self.view, self.files = identity, view, files
         self.last = ledger.load(plan.pipeline, view.name)

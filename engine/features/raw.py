@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _CELLS = 2**19  # of a slice
+_KEPT = "the rows of an as-of are kept there until they are published"
 _LEAST = 8_192  # rows of a slice, however many columns there are
 
 
@@ -80,16 +81,16 @@ def write(reader: pa.RecordBatchReader, path: Path) -> Raw:
     schema = pl.DataFrame(pa.Table.from_batches([], reader.schema)).schema  # empty_table() imports pandas
     nulls, rows = dict.fromkeys(schema, 0), 0
     with ExitStack() as stack:
-        with _writing(path):
+        with writing(path.parent, _KEPT):
             file = stack.enter_context(pa.OSFile(str(path), "wb"))
             writer = pa.ipc.new_file(file, reader.schema)
         for batch in reader:
             for name, count in missing(_frame(batch)).items():
                 nulls[name] += count
             rows += batch.num_rows
-            with _writing(path):
+            with writing(path.parent, _KEPT):
                 writer.write_batch(batch)
-        with _writing(path):
+        with writing(path.parent, _KEPT):
             writer.close()
             file.close()
     return Raw(path, schema, rows, nulls)
@@ -100,13 +101,21 @@ def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(folder: Path, kept: str) -> Iterator[None]:
+    """Whatever cannot be written to a folder of a run's own is one error.
+
+    Args:
+        kept: what is kept there, and how long or how much.
+
+    Raises:
+        SinkError: it could not.
+    """
     try:
         yield
     except OSError as error:
         raise SinkError(
             f"cannot write: {error.strerror or error}",
             code="output.unwritable",
-            where=str(path.parent),
-            fix="free disk space there; the rows of an as-of are kept there until they are published",
+            where=str(folder),
+            fix=f"free disk space there; {kept}",
         ) from None

@@ -19,8 +19,8 @@ from engine.sinks.online.gone import remove_gone
 from engine.sinks.online.load import load
 from engine.sinks.online.nulls import write_nulls
 from engine.sinks.online.store import Removing, open_store
-from tests.online.test_materialize import DAY, FEAST, RAW, ROOT, elsewhere, own_repo  # noqa: F401 - a fixture
-from tests.online.world import EVERYTHING, World
+from tests.online.test_materialize import DAY, FEAST, RAW, ROOT
+from tests.online.world import EVERYTHING, World, own_repo
 from tests.online.world import T as MOMENT
 from tests.run.world import T, pipeline, run, write_world
 from tests.servers.redis import Redis
@@ -81,7 +81,7 @@ def test_a_deleted_entity_is_not_found_and_other_views_keep_theirs(tmp_path: Pat
     assert found(tmp_path, "user_features", ["u3", "u4"]) == {"u3": True, "u4": False}
 
 
-def test_in_a_store_that_feast_removes_nothing_from_a_deleted_entity_has_nulls(elsewhere: Path) -> None:  # noqa: F811
+def test_in_a_store_that_feast_removes_nothing_from_a_deleted_entity_has_nulls(elsewhere: Path) -> None:
     def answer() -> list[Any]:
         keys = ["u0", "u3", "u4"]
         return [row["experience_years"] for row in get(pipeline(elsewhere, **sections(FEAST)), "user_features", keys)]
@@ -120,11 +120,11 @@ def test_nulls_of_every_type(tmp_path: Path) -> None:
     before = world.publish(EVERYTHING)
     newest = world.publish({"user_id": []}, as_of=MOMENT + DAY)
     world.apply()
-    limits = {"memory_limit": "256MiB", "spill": tmp_path / "spill"}
+    limits: dict[str, Any] = {"memory_limit": "256MiB", "spill": tmp_path / "spill"}
     (tmp_path / "spill").mkdir()
     with other.Store(world.repo) as store:
-        load(store, world.view, [before], **limits)  # type: ignore[arg-type]
-        count = write_nulls(store, world.view, newest, [before], MOMENT + DAY, **limits)  # type: ignore[arg-type]
+        load(store, world.view, [before], **limits)
+        count = write_nulls(store, world.view, newest, [before], MOMENT + DAY, **limits)
     assert count == 6
     rows = world.repo.online("all", EVERYTHING["user_id"])
     assert {value for row in rows for name, value in row.items() if name != "user_id"} == {None}

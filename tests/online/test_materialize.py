@@ -21,7 +21,7 @@ from engine.ledger import Ledger
 from engine.online import get, materialize
 from engine.sinks.feast import FeatureRepo
 from tests.cli.conftest import Maestro, maestro  # noqa: F401 - a fixture
-from tests.online.world import World
+from tests.online.world import World, own_repo
 from tests.run.world import ACTIVITIES, DAY, T, pipeline, run, write_world
 from tests.servers.redis import PASSWORD, Redis
 
@@ -30,14 +30,6 @@ RAW: dict[str, Any] = {"user_features": {"handle_missing": "keep", "normalize": 
 FEAST = {"repo": "./repo", "project": "small"}
 SECTIONS: dict[str, Any] = {"features": RAW, "feast": FEAST}
 UNLOADED: dict[str, Any] = {"features": RAW, "feast": {**FEAST, "materialize": False}}
-
-
-def own_repo(folder: Path, store: dict[str, Any]) -> None:
-    """A ``feature_store.yaml`` of the user's own."""
-    (folder / "repo").mkdir(exist_ok=True)
-    whole = {"project": "small", "provider": "local", "registry": "data/registry.db", "online_store": store}
-    whole |= {"offline_store": {"type": "duckdb"}, "entity_key_serialization_version": 3}
-    (folder / "repo" / "feature_store.yaml").write_text(json.dumps(whole))
 
 
 def table(folder: Path) -> list[tuple[Any, ...]]:
@@ -226,24 +218,6 @@ print(materialize(pipeline(Path.cwd(), **SECTIONS), proof=0)[0].rows, "feast" in
         check=False,
     )
     assert done.stdout == "3 False False\n", done.stderr
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A world with a store that Feast finds by its class, and that lets older rows take the place of newer ones."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "elsewhere.py").write_text(
-        "from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig\n\n\n"
-        "class ElsewhereOnlineStoreConfig(SqliteOnlineStoreConfig):\n"
-        "    type: str = 'elsewhere.ElsewhereOnlineStore'\n\n\n"
-        "class ElsewhereOnlineStore(SqliteOnlineStore):\n"
-        "    @staticmethod\n"
-        "    def _get_db_path(config):\n"
-        "        return str(config.repo_path / config.online_store.path)\n"
-    )
-    write_world(tmp_path)
-    own_repo(tmp_path, {"type": "elsewhere.ElsewhereOnlineStore", "path": "data/online_store.db"})
-    return tmp_path
 
 
 def test_any_other_store_is_written_through_feast(elsewhere: Path) -> None:

@@ -26,52 +26,51 @@ def world(tmp_path: Path, request: pytest.FixtureRequest) -> World:
     made = World(tmp_path, {"n": pl.Int64}, key=pl.Int64)
     if request.param == "sqlite":
         made.configure({"type": "sqlite", "path": "mine.db"})
-        made.clients = list  # type: ignore[attr-defined]
-        made.dump = lambda: {k: v[:1] + v[3:4] for k, v in made.dump_sqlite().items()}  # type: ignore[attr-defined]
+        made.dump = lambda: {k: v[:1] + v[3:4] for k, v in made.dump_sqlite().items()}
     else:
         server: Redis = request.getfixturevalue(request.param)
         server.flush()
         made.configure(server.online_store)
-        made.dump, made.clients = server.dump, server.clients  # type: ignore[attr-defined]
+        made.dump, made.clients = server.dump, server.clients
     return made
 
 
 def test_equal_and_newer_rows_win_and_older_never(world: World) -> None:
     first = world.publish({"user_id": [1, 2, 3], "n": [10, 20, 30]}, T)
     world.by_ours([first])
-    stored = world.dump()  # type: ignore[attr-defined]
+    stored = world.dump()
     older = world.publish({"user_id": [1, 2, 4], "n": [11, 21, 41]}, T - SECOND)
     world.by_ours([older])
-    after = world.dump()  # type: ignore[attr-defined]
+    after = world.dump()
     assert {key: value for key, value in after.items() if key in stored} == stored
     assert len(after) == len(stored) + 1
     again = world.publish({"user_id": [1, 2, 3], "n": [12, 20, None]}, T, created=T + timedelta(days=1))
     world.by_ours([again])
-    corrected = world.dump()  # type: ignore[attr-defined]
+    corrected = world.dump()
     assert corrected != after
     newer = world.publish({"user_id": [1], "n": [13]}, T + SECOND)
     world.by_ours([newer, older])
-    last = world.dump()  # type: ignore[attr-defined]
+    last = world.dump()
     assert sum(corrected[key] != last[key] for key in last) == 1
     world.by_ours()
-    assert world.dump() == last  # type: ignore[attr-defined]
+    assert world.dump() == last
 
 
 def test_older_rows_do_not_win_through_the_store_that_stored_the_newer_ones(world: World) -> None:
     newer = world.publish({"user_id": [1, 2, 3], "n": [10, 20, 30]}, T)
     older = world.publish({"user_id": [1, 2, 4], "n": [11, 21, 41]}, T - SECOND)
     world.by_ours([newer, older])
-    expected = world.dump()  # type: ignore[attr-defined]
+    expected = world.dump()
     world.by_ours([older])
-    assert world.dump() == expected  # type: ignore[attr-defined]
+    assert world.dump() == expected
     for path in world.database.parent.glob("mine.db*"):
         path.unlink()
-    for client in world.clients():  # type: ignore[attr-defined]
+    for client in world.clients():
         client.flushall()
     with open_store(read_config(world.repo.folder), world.repo) as store:
         for path in (newer, older):
             load(store, world.view, [path], memory_limit="512MiB", spill=world.folder / "spill")
-    assert world.dump() == expected  # type: ignore[attr-defined]
+    assert world.dump() == expected
 
 
 @pytest.mark.parametrize("fixture", ["redis_server", "redis_cluster"])
@@ -141,10 +140,10 @@ def test_batches_add_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[tuple[Any, int]] = []
     assert world.by_ours(loaded=lambda *batch: batches.append(batch)) == count
     assert (len(batches), sum(rows for _, rows in batches), batches[-1][0]) == (5, count, count - 1)
-    whole = world.dump()  # type: ignore[attr-defined]
+    whole = world.dump()
     assert len(whole) == count
     assert world.by_ours(after=batches[2][0]) == count - sum(rows for _, rows in batches[:3])
-    assert world.dump() == whole  # type: ignore[attr-defined]
+    assert world.dump() == whole
 
 
 def test_one_file_is_stored_as_it_stands_and_a_missing_one_is_named(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,21 @@ SCALARS: dict[str, Any] = {
 TYPES = {**SCALARS, **{f"{name}s": pl.List(dtype) for name, dtype in SCALARS.items()}}
 
 
+def own_repo(folder: Path, store: dict[str, Any]) -> None:
+    """A ``feature_store.yaml`` of the user's own."""
+    (folder / "repo").mkdir(exist_ok=True)
+    whole = {"project": "small", "provider": "local", "registry": "data/registry.db", "online_store": store}
+    whole |= {"offline_store": {"type": "duckdb"}, "entity_key_serialization_version": 3}
+    (folder / "repo" / "feature_store.yaml").write_text(json.dumps(whole))
+
+
 class World:
-    """A feature repo with one view, ``all``, in a folder."""
+    """A feature repo with one view, ``all``, in a folder.
+
+    Attributes:
+        dump: what its store holds.
+        clients: of the nodes of its store.
+    """
 
     def __init__(
         self,
@@ -55,6 +68,8 @@ class World:
         if store is not None:
             self.configure(store)
         self.moments: list[datetime] = []
+        self.dump: Callable[[], dict[Any, Any]] = self.dump_sqlite
+        self.clients: Callable[[], list[Any]] = list
 
     def configure(self, store: dict[str, Any], **more: Any) -> None:
         """A ``feature_store.yaml`` of the user's own."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from beside import write
 from days import START, as_ofs
 
 SKILLS = ("backend", "frontend", "database", "devops")
@@ -105,21 +106,14 @@ def features(number: int) -> pl.DataFrame:
     return frame.select("user_id", moment, pl.exclude("user_id"))
 
 
-def write(frame: pl.DataFrame, path: Path) -> None:
-    frame.write_parquet(path, compression="zstd")
-
-
-done, waiting = 0, None
-stops = sorted({0, *(max(0, d - w) for d in last for w in (0, 7, 30))})
-with ThreadPoolExecutor(1) as writer:
-    for stop in stops:
+def frames() -> Iterator[pl.DataFrame]:
+    done = 0
+    for stop in sorted({0, *(max(0, d - w) for d in last for w in (0, 7, 30))}):
         add(done, stop + 1)
         done = stop + 1
         if stop in last:
-            frame = features(last.index(stop))
-            if waiting:
-                waiting.result()
-            waiting = writer.submit(write, frame, out / f"{last.index(stop)}.parquet")
-    assert waiting
-    waiting.result()
+            yield features(last.index(stop))
+
+
+write(frames(), out)
 print("inside", time.monotonic() - begun)

@@ -12,28 +12,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from beside import write
 
 folder, count, out = Path(sys.argv[1]), int(sys.argv[3]), Path(sys.argv[4])
 begun = time.monotonic()
 texts = pl.col("user_id", "task_type").str.len_bytes().sum()
 pl.scan_parquet(folder / "activities.parquet").select(texts, pl.col("completion_time", "timestamp").max()).collect()
-
-
-def write(frame: pl.DataFrame, path: Path) -> None:
-    frame.write_parquet(path, compression="zstd")
-
-
-waiting = None
-with ThreadPoolExecutor(1) as writer:
-    for i in range(count):
-        frame = pl.read_parquet(Path(os.environ["REFERENCE"]) / f"{i}.parquet")
-        if waiting:
-            waiting.result()
-        waiting = writer.submit(write, frame, out / f"{i}.parquet")
-    assert waiting
-    waiting.result()
+write((pl.read_parquet(Path(os.environ["REFERENCE"]) / f"{i}.parquet") for i in range(count)), out)
 print("inside", time.monotonic() - begun)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import SinkError
+from engine.features.raw import writing
 
 Array = npt.NDArray[Any]
 
@@ -119,14 +119,7 @@ def write_all(file: int, values: Array, place: int, path: Path) -> None:
         SinkError: the disk is full or cannot be written.
     """
     data = np.ascontiguousarray(values).reshape(-1).data.cast("B") if values.size else memoryview(b"")
-    try:
+    with writing(path.parent, "what a backfill needs grows with its events"):
         while data:
             written = os.pwrite(file, data, place)
             data, place = data[written:], place + written
-    except OSError as error:
-        raise SinkError(
-            f"cannot write: {error.strerror}",
-            code="output.unwritable",
-            where=str(path.parent),
-            fix="free disk space there; what a backfill needs grows with its events",
-        ) from None

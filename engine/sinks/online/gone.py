@@ -44,20 +44,28 @@ def remove_gone(
             there, now, names = folder / "stored.parquet", folder / "newest.parquet", ["key"]
         else:
             there, now, names = before, newest, list(view.key_names)
-        for frame in _missing(view, there, now, names, memory_limit, folder / "spill"):
+        for frame in missing(view, [there], now, names, memory_limit=memory_limit, spill=folder / "spill"):
             encoded = to_binary(frame["key"]) if before is None else keys.encode(frame, store.config.key_version)
             count += store.remove(view, encoded)
             reached("rows.removed")
     return count
 
 
-def _missing(
-    view: OfflineView, there: Path, now: Path, names: Sequence[str], memory_limit: str, spill: Path
+def missing(
+    view: OfflineView, there: Sequence[Path], now: Path, names: Sequence[str], *, memory_limit: str, spill: Path
 ) -> Iterator[pl.DataFrame]:
-    """The keys of one file that another has not."""
+    """The keys of some files that another has not, each once, in batches.
+
+    Args:
+        names: the columns of the keys.
+
+    Raises:
+        SinkError: a file cannot be read.
+    """
     columns = ", ".join(map(identifier, names))
     first, second = (
-        f"SELECT {columns} FROM read_parquet({literal(str(p))}, hive_partitioning = false)" for p in (there, now)
+        f"SELECT {columns} FROM read_parquet([{', '.join(literal(str(p)) for p in paths)}], hive_partitioning = false)"
+        for paths in (there, [now])
     )
     with closing(connect(memory_limit, spill)) as database, reading(view):
         for batch in database.sql(f"{first} EXCEPT {second}").to_arrow_reader(_ROWS):
